@@ -1,0 +1,306 @@
+"""The check: a Keras layer and a candidate, what is asked of both, and the Report on it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from parity import report as reports
+from parity.adapters import keras as adapter
+from parity.candidates import Candidate, as_candidate, scratch
+from parity.cases import LONG, Case, companions, generator, probes
+from parity.errors import CandidateError, InputError, ParityError
+from parity.judge import Finding, Tally, Tolerance, examine
+from parity.report import VERDICTS, CaseReport, Divergence, Report
+from rnn_scratch.layers import Recurrent, as_reals
+
+DRAWN_BATCH, DRAWN_TIMESTEPS = 4, 50
+AGAIN_STEPS = 1000
+
+
+def check(
+    candidate: Any,
+    keras_layer: Any,
+    x: Any = None,
+    *,
+    input_shape: tuple[int, ...] | None = None,
+    mask: Any = None,
+    initial_state: Any = None,
+    seed: int = 0,
+    atol: float = 0.0,
+    rtol: float = 0.0,
+) -> Report:
+    """Is the candidate the same function as the Keras layer, within what rounding explains?
+
+    candidate: a function called by its parameters' names (`x` first, and of `layer`, an rnn_scratch layer, `mask` and
+        `initial_state` those it has); a step function `step(x_t, state)` for x_t (batch, input_dim) and state
+        (batch, units); or an array of outputs for exactly `x`, a tuple with the state where the layer returns it.
+    keras_layer: what `from_keras` takes, or a path to a saved model of that. One that is not built yet is built from
+        input_shape, or the shape of x, and given random weights and biases.
+    x: (batch, timesteps, input_dim); cast to the layer's dtype. Drawn from N(0, 1) where not given.
+    input_shape: (timesteps, input_dim), where x is not given.
+    mask: (batch, timesteps), true where a step counts. initial_state: (batch, units). seed: of all that is drawn.
+    atol, rtol: widen each radius to at least atol + rtol |expected|; such a verdict is not proved.
+
+    A candidate that can be called is asked for more than x: short and long sequences, other batch sizes, masks and
+    states where it takes them, probes that leave rounding nothing to do, and the first question once again. Keras's own
+    outputs are judged on the same questions. A stateful layer is asked from a state of zeros each time.
+
+    Raises InputError, UnsupportedError, ModelError or CandidateError where the question itself is wrong.
+    """
+    tolerance = make_tolerance(atol, rtol)
+    asked = as_candidate(candidate)
+    if isinstance(keras_layer, str):
+        keras_layer = adapter.load_model(keras_layer)
+    layer = adapter.only_layer(keras_layer)
+    if not asked.callable and x is None:
+        raise InputError("x: expected the inputs that the outputs were computed from; received none")
+    shape = tuple(input_shape) if input_shape is not None else None if x is None else np.shape(x)[1:]
+    built = shape is not None and adapter.build_random(layer, shape, seed)
+    own = adapter.from_keras(layer)
+    own.reset_state()
+    case = make_case(own, x, shape, adapter.static_input_shape(keras_layer), mask, initial_state, seed)
+    for name in needs(case) - asked.takes:
+        raise CandidateError(f"candidate: this case has {name}; expected a function with a parameter of that name")
+    survey = Survey(asked, tolerance, seed)
+    result = survey.ask(adapter.Oracle(layer, own), case, thorough=True)
+    if built:
+        result = replace(
+            result, notes=("the Keras layer was not built: it was given random weights and biases", *result.notes)
+        )
+    return survey.report([result])
+
+
+def assert_parity(candidate: Any, keras_layer: Any, x: Any = None, **options: Any) -> Report:
+    """`check` with the same arguments; AssertionError unless the verdict is PASS, its message the report, its `report` too."""
+    __tracebackhide__ = True
+    report = check(candidate, keras_layer, x, **options)
+    if report.verdict != "PASS":
+        raise ParityAssertionError(report)
+    return report
+
+
+class ParityAssertionError(AssertionError):
+    """No parity. report: the whole Report."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(str(report))
+        self.report = report
+
+
+def check_grid(
+    candidate: Any,
+    cases: Sequence[Case],
+    *,
+    seed: int = 0,
+    atol: float = 0.0,
+    rtol: float = 0.0,
+    done: Callable[[CaseReport], None] = lambda result: None,
+) -> Report:
+    """The built-in cases, Keras against the candidate: a function with a parameter `layer`, or None for rnn_scratch.
+
+    cases: of `parity.cases.grid`. done: called with each case's result as it comes. An error in one case is that case's.
+    Raises CandidateError for a candidate without `layer`: the grid changes the weights.
+    """
+    asked = as_candidate(scratch if candidate is None else candidate)
+    if "layer" not in asked.takes:
+        raise CandidateError(
+            "candidate: the grid changes weights, so it needs a function with a parameter `layer`; or name a model"
+        )
+    survey = Survey(asked, make_tolerance(atol, rtol), seed)
+    results = []
+    for case in cases:
+        if missing := sorted(needs(case) - asked.takes):
+            survey.skip(" and ".join(missing))
+            continue
+        results.append(survey.ask_or_error(case))
+        done(results[-1])
+    if not results:
+        raise CandidateError(
+            f"candidate: every selected case has a parameter that it does not take: {', '.join(survey.skipped)}"
+        )
+    return survey.report(results)
+
+
+def needs(case: Case) -> frozenset[str]:
+    """What a candidate must take to be asked this."""
+    given = {"mask": case.mask, "initial_state": case.initial_state}
+    return frozenset(name for name, value in given.items() if value is not None)
+
+
+def make_tolerance(atol: float, rtol: float) -> Tolerance:
+    for name, value in (("atol", atol), ("rtol", rtol)):
+        if not (np.isfinite(value) and value >= 0):
+            raise InputError(f"{name}: expected a finite number, 0 or more; received {value}")
+    return Tolerance(float(atol), float(rtol))
+
+
+def make_case(
+    layer: Recurrent,
+    x: Any,
+    shape: Sequence[int] | None,
+    static: tuple[int | None, int | None],
+    mask: Any,
+    initial_state: Any,
+    seed: int,
+) -> Case:
+    """The user's own case: what is given, cast and fitted to the layer; the inputs drawn where they are not."""
+    try:
+        if x is None:
+            x = draw(layer, shape, static, seed)
+        x = np.ascontiguousarray(as_reals("x", x).astype(layer.dtype))
+        layer.check_inputs(x)
+        if len(x) == 0:
+            raise InputError(f"x: expected at least 1 batch row; received {x.shape}")
+        mask = None if mask is None else layer.check_mask(mask, x.shape[:2])
+        states = None if initial_state is None else layer.initial_states(len(x), initial_state)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    return Case(type(layer.cell).keras_name, layer, x, mask, states)
+
+
+def draw(layer: Recurrent, shape: Sequence[int] | None, static: tuple[int | None, int | None], seed: int) -> Any:
+    batch, timesteps = (fixed or default for fixed, default in zip(static, (DRAWN_BATCH, DRAWN_TIMESTEPS), strict=True))
+    if shape is not None:
+        if len(shape) != 2:
+            raise InputError(f"input_shape: expected (timesteps, input_dim); received {tuple(shape)}")
+        timesteps, input_dim = shape
+    else:
+        input_dim = layer.input_dim
+    return generator(seed, "inputs").standard_normal((batch, timesteps or DRAWN_TIMESTEPS, input_dim))
+
+
+@dataclass
+class Survey:
+    """A candidate's questions and what became of them, over one or many cases."""
+
+    candidate: Candidate
+    tolerance: Tolerance
+    seed: int
+    skipped: dict[str, int] = field(default_factory=dict)
+    refused: list[str] = field(default_factory=list)
+    asked: list[Case] = field(default_factory=list)
+
+    def skip(self, what: str) -> None:
+        self.skipped[what] = self.skipped.get(what, 0) + 1
+
+    def ask_or_error(self, case: Case) -> CaseReport:
+        try:
+            oracle = adapter.Oracle(adapter.to_keras(case.layer, **case.keras), case.layer)  # type: ignore[arg-type]
+            return self.ask(oracle, case, thorough=False)
+        except (CandidateError, adapter.KerasError) as error:
+            return CaseReport(case.id, "ERROR", notes=(str(error),))
+
+    def ask(self, oracle: Candidate, case: Case, thorough: bool) -> CaseReport:
+        """The case and what is asked beside it. An error of the case itself, or of its repetition, is raised."""
+        findings = [self.examine(oracle, case)]
+        for question in self.beside(case, thorough):
+            try:
+                findings.append(self.examine(oracle, question))
+            except CandidateError as error:
+                self.refused.append(f"{question.id.removeprefix(case.id + ' / ')} ({error})")
+        if self.candidate.callable:
+            findings.append(self.examine(oracle, again(case)))
+        return summarize(case, findings, self.tolerance)
+
+    def beside(self, case: Case, thorough: bool) -> Iterator[Case]:
+        if self.candidate.callable:
+            if thorough:
+                yield from companions(case, self.candidate.takes, self.seed)
+            yield from probes(case, self.candidate.takes, self.seed)
+
+    def examine(self, oracle: Candidate, case: Case) -> tuple[Finding, Finding]:
+        found = examine(self.candidate, case, self.tolerance)
+        keras = examine(oracle, case, Tolerance())
+        if keras.verdict == "FAIL":
+            worst = keras.wrong or f"{keras.tally.worst:.3g} radii from the reference: {describe(keras)}"
+            found.disputed = f"Keras itself is {worst}; nothing is concluded about the candidate"
+        self.asked.append(case)
+        return found, keras
+
+    def report(self, results: Sequence[CaseReport]) -> Report:
+        return Report(tuple(results), tuple(self.not_asked()), {**reports.environment(), **adapter.environment()})
+
+    def not_asked(self) -> Iterator[str]:
+        """What these questions could not have shown, because nobody put them."""
+        for what, number in self.skipped.items():
+            yield f"{number} cases with {what}: the candidate has no such parameter"
+        yield from dict.fromkeys(self.refused)
+        if not self.candidate.callable:
+            yield "any inputs but these, and a second call"
+        if not any(case.mask is not None for case in self.asked) and not any("mask" in what for what in self.skipped):
+            yield "masks"
+        if not any(case.initial_state is not None for case in self.asked) and not any(
+            "state" in what for what in self.skipped
+        ):
+            yield "initial states other than zero"
+        if "layer" not in self.candidate.takes:
+            yield "weights other than these"
+        if any(case.layer.stateful for case in self.asked):
+            yield "the state that a stateful layer keeps between calls"
+        longest, widest = max(case.timesteps for case in self.asked), max(case.batch for case in self.asked)
+        yield f"more than {longest:,} timesteps"
+        yield f"batches above {widest:,}"
+
+
+def again(case: Case) -> Case:
+    return replace(case.first(min(case.timesteps, AGAIN_STEPS)), id=f"{case.id} / asked again")
+
+
+def summarize(case: Case, findings: Sequence[tuple[Finding, Finding]], tolerance: Tolerance) -> CaseReport:
+    found = [finding for finding, _ in findings]
+    verdict = min((finding.verdict for finding in found), key=VERDICTS.index)
+    decisive = [finding for finding in found if finding.verdict == verdict]
+    total, keras = Tally(), Tally()
+    for finding, theirs in findings:
+        total.merge(finding.tally)
+        keras.merge(theirs.tally)
+    proved = (
+        any(f.proved for f in decisive) if verdict == "FAIL" else verdict == "PASS" and all(f.proved for f in found)
+    )
+    shown = next((f for f in decisive if f.tally.first), None) if verdict != "PASS" else None
+    first = shown.tally.first if shown else None
+    return CaseReport(
+        case.id,
+        verdict,
+        proved=proved and not tolerance.given,
+        method=tuple(dict.fromkeys(method for finding in found for method in finding.method)),
+        worst=total.worst,
+        max_abs=total.max_abs,
+        rms=total.rms,
+        keras_worst=keras.worst,
+        first_divergence=Divergence(**first) if first else None,
+        notes=tuple(dict.fromkeys(notes(case, found, shown, tolerance))),
+        outside=shown.tally.outside if shown else 0,
+        count=shown.tally.count if shown else 0,
+    )
+
+
+def notes(case: Case, found: Sequence[Finding], shown: Finding | None, tolerance: Tolerance) -> Iterator[str]:
+    if shown and shown.case is not found[0].case:
+        yield f"seen in {describe(shown)}"
+    for finding in found:
+        name = finding.case.id.removeprefix(case.id + " / ")
+        if finding.wrong:
+            yield f"{name}: {finding.wrong}"
+        if finding.disputed:
+            yield f"{name}: {finding.disputed}"
+        if finding.vacuous:
+            yield f"{name}: {finding.vacuous}"
+        if undecided := finding.tally.undecided:
+            yield f"{name}: {undecided} elements where some order of the sums overflows: nobody can tell"
+        yield from finding.notes
+    failing = [f for f in found if f.verdict == "FAIL"]
+    if failing and all(f.case.id.endswith("asked again") for f in failing):
+        yield "the first call was right: something is kept between calls"
+    if tolerance.given:
+        yield f"not proved: atol {tolerance.atol:g} and rtol {tolerance.rtol:g} were granted beside rounding"
+
+
+def describe(finding: Finding) -> str:
+    """Which question it was, and what its first bad row is meant to show."""
+    first = finding.tally.first
+    rows = finding.case.rows
+    place = f", batch row {first['batch']}" if first else ""
+    return finding.case.id.rpartition(" / ")[2] + place + (f": {rows[first['batch']]}" if first and rows else "")

@@ -1,0 +1,415 @@
+"""The judge: Case + Candidate -> what was found. It knows neither Keras nor any cell in particular.
+
+Judging is by residuals where the candidate's states can be seen: each step is computed in float64 from the candidate's
+own previous state, on balls, so no error travels from one step to the next and the length of the sequence does not
+matter. Where only a last output is seen, in the order of preference: balls carried through (`forward`), the candidate
+stepped from its own states (`stepped`), and the spread of perturbed references (`prefixes`, `sampled`).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parity.candidates import Answer, Candidate
+from parity.cases import Case, generator
+from parity.rounding import ARITHMETIC, Arithmetic, Ball
+
+Array = NDArray[Any]
+
+BLOCK = 1 << 17
+"""Elements of state judged at a time: what stays in a core's cache, and what bounds the memory of a check."""
+
+FORWARD_STEPS = 5
+STEPPED_STEPS = 200
+RUNS = 16
+VACUOUS = 0.1
+"""An end-to-end tolerance of that part of the signal or more decides nothing."""
+
+SAMPLED_FAIL = 10.0
+PROVING = frozenset({"stepwise", "stepped", "forward"})
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What the user grants beside rounding; a verdict that had it is not proved."""
+
+    atol: float = 0.0
+    rtol: float = 0.0
+
+    def widen(self, rad: Array, mid: Array) -> Array:
+        return np.maximum(rad, self.atol + self.rtol * np.abs(mid)) if self.given else rad
+
+    @property
+    def given(self) -> bool:
+        return bool(self.atol or self.rtol)
+
+
+@dataclass
+class Tally:
+    """How far the candidate is off, in radii and absolutely, over all elements added so far, in the order of time."""
+
+    worst: float = 0.0
+    max_abs: float = 0.0
+    squares: float = 0.0
+    count: int = 0
+    outside: int = 0
+    undecided: int = 0
+    first: dict[str, Any] | None = None
+
+    @property
+    def rms(self) -> float:
+        return float(np.sqrt(self.squares / self.count)) if self.count else 0.0
+
+    def add(self, got: Array, mid: Array, rad: Array, timestep: int, excused: Array | None = None) -> None:
+        """All (batch, steps, units), the first step being `timestep`. excused: where the class (NaN, infinity, overflow)
+        of `got` was judged already: 0 agrees, NaN cannot be told, anything else is compared."""
+        difference = np.abs(got - mid)
+        ratio = difference / rad
+        if excused is not None:
+            ratio = np.where(np.isnan(excused) | (excused == 0), excused, np.where(np.isnan(ratio), np.inf, ratio))
+            difference = np.where(excused == 1, np.where(np.isnan(difference), np.inf, difference), 0)
+            self.undecided += int(np.isnan(ratio).sum())
+        self.count += got.size
+        self.max_abs = max(self.max_abs, _largest(difference))
+        self.squares += float(np.vdot(difference, difference))
+        worst = _largest(ratio)
+        self.worst = max(self.worst, worst)
+        if worst > 1:
+            self._record(got, mid, rad, ratio, timestep)
+
+    def _record(self, got: Array, mid: Array, rad: Array, ratio: Array, timestep: int) -> None:
+        outside = ratio > 1
+        self.outside += int(outside.sum())
+        if self.first is None:
+            step, row, unit = (int(index) for index in np.argwhere(outside.swapaxes(0, 1))[0])
+            at = row, step, unit
+            self.first = {"batch": row, "timestep": timestep + step, "unit": unit}
+            self.first |= {
+                "expected": float(mid[at]),
+                "got": float(got[at]),
+                "radius": float(rad[at]),
+                "ratio": float(ratio[at]),
+            }
+
+    def merge(self, other: "Tally") -> None:
+        self.worst, self.max_abs = max(self.worst, other.worst), max(self.max_abs, other.max_abs)
+        self.squares, self.count = self.squares + other.squares, self.count + other.count
+        self.outside, self.undecided = self.outside + other.outside, self.undecided + other.undecided
+        self.first = self.first or other.first
+
+
+def _largest(array: Array) -> float:
+    """The maximum, NaN (what nobody can tell) left out."""
+    largest = float(array.max(initial=0))
+    return float(np.fmax.reduce(array, axis=None, initial=0)) if np.isnan(largest) else largest
+
+
+@dataclass
+class Finding:
+    """What one question showed.
+
+    method: how the states were seen. proof, evidence: what bounds and what samples say; above 1 the one fails, the other
+    is inconclusive up to SAMPLED_FAIL. wrong: an array missing or of another shape. vacuous: why the evidence says
+    nothing. disputed: why nothing is concluded at all.
+    """
+
+    case: Case
+    method: list[str] = field(default_factory=list)
+    proof: Tally = field(default_factory=Tally)
+    evidence: Tally = field(default_factory=Tally)
+    wrong: str | None = None
+    vacuous: str | None = None
+    disputed: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> str:
+        if self.disputed:
+            return "INCONCLUSIVE"
+        if self.wrong or self.proof.worst > 1 or self.evidence.worst > SAMPLED_FAIL:
+            return "FAIL"
+        if self.proof.undecided or self.evidence.undecided or self.evidence.worst > 1:
+            return "INCONCLUSIVE"
+        return "INCONCLUSIVE" if self.vacuous and "stepped" not in self.method else "PASS"
+
+    @property
+    def proved(self) -> bool:
+        if self.verdict == "FAIL":
+            return bool(self.wrong) or self.proof.worst > 1
+        return self.verdict == "PASS" and set(self.method) <= PROVING
+
+    @property
+    def tally(self) -> Tally:
+        total = Tally()
+        total.merge(self.proof)
+        total.merge(self.evidence)
+        return total
+
+
+def examine(candidate: Candidate, case: Case, tolerance: Tolerance) -> Finding:
+    """Ask the candidate that question and judge what it answers, by the best method its answer allows."""
+    answer = candidate.ask(case)
+    finding = Finding(case, notes=list(answer.notes))
+    finding.wrong = wrong_structure(case, answer)
+    if finding.wrong:
+        return finding
+    with np.errstate(all="ignore"):
+        Judge(candidate, case, tolerance, finding).judge(answer)
+    return finding
+
+
+def wrong_structure(case: Case, answer: Answer) -> str | None:
+    """What is wrong with the number or the shapes of the arrays, if anything."""
+    layer, (batch, timesteps, _) = case.layer, case.x.shape
+    if answer.outputs is None:
+        return None
+    state = (batch, layer.units)
+    expected = [(batch, timesteps, layer.units) if layer.return_sequences else state]
+    expected += [state] * len(layer.cell.states) if layer.return_state else []
+    received = [output.shape for output in answer.outputs]
+    if received == expected or (answer.partial and received == expected[:1]):
+        return None
+    return f"expected {_shapes(expected)}; received {_shapes(received)}"
+
+
+def _shapes(shapes: Sequence[tuple[int, ...]]) -> str:
+    return f"shape {shapes[0]}" if len(shapes) == 1 else f"{len(shapes)} arrays of shapes {', '.join(map(str, shapes))}"
+
+
+class Judge:
+    """One answer to one question, judged; what is seen goes into the finding."""
+
+    def __init__(self, candidate: Candidate, case: Case, tolerance: Tolerance, finding: Finding) -> None:
+        self.candidate, self.case, self.tolerance, self.finding = candidate, case, tolerance, finding
+        self.layer = case.layer
+        self.arithmetic: Arithmetic = ARITHMETIC[self.layer.dtype.name]
+        self.cell = self.layer.cell.astype(np.float64)
+        self.x, self.mask = case.processed()
+        self.start = self.layer.initial_states(case.batch, case.initial_state)[0]
+        self.last_step = case.timesteps - 1
+
+    def judge(self, answer: Answer) -> None:
+        outputs = answer.outputs or ()
+        sequence = outputs[0] if answer.sequence is None and self.layer.return_sequences else answer.sequence
+        if sequence is not None:
+            self.finding.method.append("stepped" if answer.outputs is None else "stepwise")
+            self.stepwise(sequence)
+            self.ends(sequence, outputs)
+        elif self.case.timesteps <= FORWARD_STEPS:
+            self.finding.method.append("forward")
+            for got, ball in zip(outputs, self.carried(), strict=False):
+                self.compare(self.finding.proof, got[:, None], ball)
+        else:
+            self.end_to_end(outputs)
+
+    # --- proofs ---
+
+    def stepwise(self, sequence: Array) -> None:
+        """Every step from the candidate's own previous state, all steps of a block at once."""
+        batch, timesteps, units = sequence.shape
+        block = max(1, BLOCK // (batch * units))
+        live = None if self.mask is None else last_live(self.mask)
+        for start in range(0, timesteps, block):
+            steps = slice(start, min(start + block, timesteps))
+            previous, relative = self.previous(sequence, live, steps)
+            x = np.asarray(self.x[:, steps], np.float64)
+            ball = self.step(rows(x), Ball(rows(previous), self.arithmetic, relative=rows(relative)))
+            ball = self.masked(ball, previous, None if live is None else live[:, steps], steps)
+            self.compare(self.finding.proof, sequence[:, steps], ball, start)
+
+    def previous(self, sequence: Array, live: NDArray[np.intp] | None, steps: slice) -> tuple[Array, Array]:
+        """The state before each step, (batch, steps, units) float64, and its relative radius.
+
+        Under a mask it is the last unmasked output, not the previous one. A candidate may keep its state wider than it
+        returns it; the initial state was given to it, so that one is exact.
+        """
+        if live is None:
+            head = self.start[:, None] if steps.start == 0 else sequence[:, steps.start - 1, None]
+            before = np.concatenate([head, sequence[:, steps.start : steps.stop - 1]], axis=1)
+            given = (np.arange(steps.start, steps.stop) == 0)[None, :, None]
+        else:
+            index = live[:, steps, None]
+            given = index < 0
+            before = np.where(given, self.start[:, None], np.take_along_axis(sequence, np.maximum(index, 0), axis=1))
+        relative = np.broadcast_to(np.where(given, 0.0, self.arithmetic.unit), (*before.shape[:2], 1))
+        return before.astype(np.float64), relative
+
+    def step(self, x: Array, h: Ball) -> Ball:
+        """The cell's own two methods, on balls. x: (rows, input_dim)."""
+        visible: Ball = self.cell.update(self.cell.project(Ball(x, self.arithmetic)), h)[0]
+        return visible
+
+    def masked(self, ball: Ball, previous: Array, live: NDArray[np.intp] | None, steps: slice) -> Ball:
+        """At a masked step the output is the last one again; before any, zero; with zero_output_for_mask always zero."""
+        if self.mask is None or live is None:
+            return ball
+        repeated = (live[..., None] >= 0) & (not self.layer.zero_output_for_mask)
+        return choose(self.mask[:, steps, None], ball, self.copied(np.where(repeated, previous, 0.0)))
+
+    def copied(self, values: Array) -> Ball:
+        """Values that were handed on, perhaps kept wider than they are returned."""
+        rad = self.arithmetic.unit * np.abs(values) + self.arithmetic.tiny
+        return Ball(values.astype(np.float64), self.arithmetic, rad)
+
+    def ends(self, sequence: Array, outputs: Sequence[Array]) -> None:
+        """The last output, where the sequence was seen beside it, and the final state."""
+        if outputs and not self.layer.return_sequences:
+            self.compare(self.finding.proof, outputs[0][:, None], self.copied(sequence[:, -1]))
+        for state in outputs[1:]:
+            live = (
+                np.full((len(sequence), 1), self.last_step) if self.mask is None else last_live(self.mask, final=True)
+            )
+            kept = np.take_along_axis(sequence, np.maximum(live, 0)[..., None], axis=1)[:, 0]
+            self.compare(self.finding.proof, state[:, None], self.copied(np.where(live < 0, self.start, kept)))
+
+    def carried(self) -> tuple[Ball, Ball]:
+        """The last output and the final state as balls, carried through all the steps."""
+        state, output = Ball(self.start.astype(np.float64), self.arithmetic), self.copied(np.zeros_like(self.start))
+        for t in range(self.case.timesteps):
+            new = self.step(np.asarray(self.x[:, t], np.float64), state)
+            output, state = self.advance(t, new, output, state)
+        return output, state
+
+    def advance(self, t: int, new: Ball, output: Ball, state: Ball) -> tuple[Ball, Ball]:
+        if self.mask is None:
+            return new, new
+        repeated = self.copied(np.zeros_like(new.mid)) if self.layer.zero_output_for_mask else output
+        keep = np.resize(self.mask[:, t, None], (len(new.mid), 1))
+        return choose(keep, new, repeated), choose(keep, new, state)
+
+    # --- evidence ---
+
+    def end_to_end(self, outputs: Sequence[Array]) -> None:
+        if "initial_state" in self.candidate.takes and self.candidate.callable:
+            self.finding.method.append("stepped")
+            self.stepwise(self.stepped())
+        steps, seen = [self.last_step], {self.last_step: outputs}
+        if self.candidate.callable and "stepped" not in self.finding.method:
+            self.finding.method.append("prefixes")
+            steps = [self.case.timesteps // 2, self.last_step - 1, self.last_step]
+            seen |= {t: self.prefix(t) for t in steps[:-1]}
+        self.finding.method.append("sampled")
+        spreads = dict(self.sampled(steps))
+        for t in steps:
+            self.against_spread(t, seen[t], spreads[t])
+        if self.mask is None and "prefixes" in self.finding.method:
+            self.residual(seen[self.last_step - 1][0], outputs[0], spreads[self.last_step - 1][0])
+
+    def stepped(self) -> Array:
+        """The candidate called on one step at a time from its own last state: its sequence."""
+        state, outputs = self.start, []
+        steps = min(self.case.timesteps, STEPPED_STEPS)
+        for t in range(steps):
+            answer = self.candidate.ask(self.case.step(t, (state,)))
+            assert answer.outputs is not None
+            h = answer.outputs[0]
+            self.finding.wrong = self.finding.wrong or wrong_structure(self.case.step(t, (state,)), answer)
+            if self.finding.wrong:
+                return np.zeros((self.case.batch, 0, self.layer.units))
+            keep = np.ones((len(h), 1), bool) if self.mask is None else self.mask[:, t, None]
+            last = outputs[-1] if outputs else np.zeros_like(h)
+            outputs.append(np.where(keep, h, 0 if self.layer.zero_output_for_mask else last))
+            state = np.where(keep, h, state)
+        return np.stack(outputs, axis=1)
+
+    def prefix(self, t: int) -> Sequence[Array]:
+        """What the candidate makes of the steps up to and with t alone."""
+        case = self.case.first(t + 1)
+        answer = self.candidate.ask(case)
+        self.finding.wrong = self.finding.wrong or wrong_structure(case, answer)
+        return answer.outputs or ()
+
+    def sampled(self, steps: Sequence[int]) -> Iterator[tuple[int, tuple[tuple[Array, Array], tuple[Array, Array]]]]:
+        """For each of those steps the output and the state of the float64 reference, and how far runs of it spread whose
+        every rounding was replaced by the largest allowed one.
+
+        Half of the runs have random signs. The others keep each unit's sign for good (the first two all alike): what
+        accumulates drifts coherently, and random signs would grant it too little.
+        """
+        batch, copies = self.case.batch, RUNS + 1
+        rng = generator(0, f"{self.case.id} signs")
+        shape = (copies, batch, self.layer.units)
+        fixed = rng.choice([-1.0, 1.0], (copies, 1, self.layer.units))
+        fixed[0], fixed[1], fixed[2] = 0, 1, -1
+        random = np.arange(copies)[:, None, None] > RUNS // 2
+        state = output = np.tile(self.start.astype(np.float64), (copies, 1))
+        output = np.zeros_like(output)
+        for t in range(max(steps) + 1):
+            x = np.tile(np.asarray(self.x[:, t], np.float64), (copies, 1))
+            ball = self.step(x, Ball(state, self.arithmetic))
+            signs = np.where(random, rng.integers(0, 2, shape) * 2.0 - 1, fixed).reshape(state.shape)
+            new = Ball(ball.mid + signs * ball.radius, self.arithmetic)
+            kept_output, kept_state = self.advance(t, new, Ball(output, self.arithmetic), Ball(state, self.arithmetic))
+            output, state = kept_output.mid, kept_state.mid
+            if t in steps:
+                yield t, (self.spread(output.reshape(shape)), self.spread(state.reshape(shape)))
+
+    def spread(self, runs: Array) -> tuple[Array, Array]:
+        """The reference (batch, units), and the largest distance from it of any run and unit, (batch, 1)."""
+        width = np.abs(runs - runs[0]).max(axis=(0, 2))[:, None]
+        return runs[0], width + self.arithmetic.tiny
+
+    def against_spread(self, t: int, outputs: Sequence[Array], spreads: Sequence[tuple[Array, Array]]) -> None:
+        for got, (mid, width) in zip(outputs, spreads, strict=False):
+            rad = np.broadcast_to(width, mid.shape)
+            self.compare(self.finding.evidence, got[:, None], Ball(mid, self.arithmetic, rad), t)
+            wide = width >= VACUOUS * np.abs(mid).max(axis=-1, keepdims=True)
+            if np.any(wide & (width > 100 * self.arithmetic.tiny)):
+                self.finding.vacuous = (
+                    f"after {t + 1} steps correct implementations may differ by {float(width.max()):.2g}, "
+                    f"as much as the outputs themselves: end to end nothing can be said"
+                )
+
+    def residual(self, before: Array, after: Array, spread: tuple[Array, Array]) -> None:
+        """The last step from the prefix's state, which may be as far from the candidate's own one as runs spread."""
+        rad = self.arithmetic.unit * np.abs(before) + spread[1]
+        state = Ball(before.astype(np.float64), self.arithmetic, rad)
+        ball = self.step(np.asarray(self.x[:, self.last_step], np.float64), state)
+        self.compare(self.finding.evidence, after[:, None], ball, self.last_step)
+
+    # --- comparison ---
+
+    def compare(self, tally: Tally, got: Array, ball: Ball, timestep: int | None = None) -> None:
+        """got: (batch, steps, units); the ball's rows are its batch and steps, flattened or not."""
+        mid, rad = ball.mid.reshape(got.shape), ball.radius.reshape(got.shape)
+        overflow = None if ball.may_overflow is None else ball.may_overflow.reshape(got.shape)
+        rad = self.tolerance.widen(rad, mid)
+        excused = None
+        if overflow is not None or not (np.isfinite(got).all() and np.isfinite(mid).all() and np.isfinite(rad).all()):
+            excused = self.classes(got, mid, rad, overflow)
+        tally.add(got, mid, rad, self.last_step if timestep is None else timestep, excused)
+
+    def classes(self, got: Array, mid: Array, rad: Array, may_overflow: Array | None) -> Array:
+        """0 where NaN or infinity agree, NaN where nobody can tell, 1 where the difference decides."""
+        agree = np.isnan(got) & np.isnan(mid)
+        agree |= np.isinf(got) & (
+            (got == mid) | ((np.abs(mid) + rad > self.arithmetic.largest) & (np.sign(got) == np.sign(mid)))
+        )
+        if self.cell.activation.swallows_nan:
+            agree |= np.isnan(mid)
+        unknown = np.isnan(rad) & np.isfinite(mid) & np.isfinite(got)
+        if may_overflow is not None:
+            unknown |= may_overflow & ~np.isfinite(got)
+        return np.where(agree, 0.0, np.where(unknown, np.nan, 1.0))
+
+
+def rows(array: Array) -> Array:
+    return array.reshape(-1, array.shape[-1])
+
+
+def choose(keep: Array, a: Ball, b: Ball) -> Ball:
+    """Rows of a where `keep`, of b elsewhere; all (batch, units) or all (batch, steps, units)."""
+    shape = b.mid.shape
+    overflow = a.may_overflow if a.may_overflow is None else a.may_overflow.reshape(shape) & keep
+    mid, rad = np.where(keep, a.mid.reshape(shape), b.mid), np.where(keep, a.radius.reshape(shape), b.radius)
+    return Ball(mid, a.arithmetic, rad, may_overflow=overflow)
+
+
+def last_live(mask: NDArray[np.bool_], final: bool = False) -> NDArray[np.intp]:
+    """For each step the index of the last unmasked one before it, or -1: (batch, timesteps). `final`: after the end,
+    (batch, 1)."""
+    index = np.maximum.accumulate(np.where(mask, np.arange(mask.shape[1]), -1), axis=1)
+    return index[:, -1:] if final else np.concatenate([np.full_like(index[:, :1], -1), index[:, :-1]], axis=1)

@@ -1,0 +1,184 @@
+"""Reports: frozen data about Cases. Printing and JSON are functions of it."""
+
+import math
+import platform
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+VERDICTS = ("ERROR", "FAIL", "INCONCLUSIVE", "PASS")
+"""Of several, the first of these is the verdict on all."""
+
+EXIT_STATUS = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 2, "ERROR": 2}
+SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first element outside its ball: in the order of the output, then of the batch, then of the units."""
+
+    batch: int
+    timestep: int
+    unit: int
+    expected: float
+    got: float
+    radius: float
+    ratio: float
+
+    def __str__(self) -> str:
+        return (
+            f"first at timestep {self.timestep}, batch {self.batch}, unit {self.unit}: got {self.got:.7g}, "
+            f"expected {self.expected:.7g} ± {self.radius:.1e} ({self.ratio:,.3g} radii)"
+        )
+
+
+@dataclass(frozen=True)
+class CaseReport:
+    """What one case showed. worst and keras_worst are in radii (at most 1 passes), max_abs and rms in the output's unit,
+    against what each step should have been; all over the case and what was asked beside it. proved: the verdict rests on
+    bounds alone. outside: how many elements of how many (`count`) are outside."""
+
+    id: str
+    verdict: str
+    proved: bool = False
+    method: tuple[str, ...] = ()
+    worst: float | None = None
+    max_abs: float | None = None
+    rms: float | None = None
+    keras_worst: float | None = None
+    first_divergence: Divergence | None = None
+    notes: tuple[str, ...] = ()
+    outside: int = 0
+    count: int = 0
+
+    def __str__(self) -> str:
+        line = f"{self.verdict}  {self.id}"
+        if self.first_divergence:
+            line += f"  {self.first_divergence}; {self.outside:,} of {self.count:,} elements outside"
+        elif self.worst is not None:
+            line += f"  largest {self.worst:.3g} radii, {self.max_abs:.2g} absolute ({', '.join(self.method)})"
+        return "\n".join([line, *(f"      {note}" for note in self.notes)])
+
+    def to_dict(self) -> dict[str, Any]:
+        first = self.first_divergence
+        keys = ("batch", "timestep", "unit", "expected", "got", "radius")
+        return {
+            "id": self.id,
+            "verdict": self.verdict,
+            "proved": self.proved,
+            "method": list(self.method),
+            "worst": plain(self.worst),
+            "max_abs": plain(self.max_abs),
+            "rms": plain(self.rms),
+            "keras_worst": plain(self.keras_worst),
+            "first_divergence": first and {key: plain(getattr(first, key)) for key in keys},
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """Of one or several cases: their verdict together, what was not asked, and with what it was computed."""
+
+    cases: tuple[CaseReport, ...]
+    not_asked: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> str:
+        """ERROR before FAIL before INCONCLUSIVE before PASS; ERROR where there is no case."""
+        found = {case.verdict for case in self.cases}
+        return next((verdict for verdict in VERDICTS if verdict in found), "ERROR")
+
+    @property
+    def worst(self) -> float | None:
+        """The largest |difference| in radii over all cases; at most 1 passes."""
+        return max((case.worst for case in self.cases if case.worst is not None), default=None)
+
+    @property
+    def first_divergence(self) -> Divergence | None:
+        """That of the first case which has one."""
+        return next((case.first_divergence for case in self.cases if case.first_divergence), None)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        found = Counter(case.verdict for case in self.cases)
+        return {"cases": len(self.cases), **{verdict: found[verdict] for verdict in reversed(VERDICTS)}}
+
+    @property
+    def exit_status(self) -> int:
+        return EXIT_STATUS[self.verdict]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON's own types only; NaN and infinities as the strings "NaN", "Infinity", "-Infinity"."""
+        return {
+            "schema": 1,
+            "verdict": self.verdict,
+            "environment": dict(self.environment),
+            "cases": [case.to_dict() for case in self.cases],
+            "not_asked": list(self.not_asked),
+            "counts": self.counts,
+        }
+
+    def __str__(self) -> str:
+        return "\n".join([*self._case_lines(), *self._summary()])
+
+    def _case_lines(self) -> list[str]:
+        if len(self.cases) == 1:
+            return [str(self.cases[0])]
+        bad = sorted(
+            (case for case in self.cases if case.verdict != "PASS"), key=lambda case: VERDICTS.index(case.verdict)
+        )
+        lines = [str(case) for case in bad[:SHOWN]]
+        return lines + ([f"... and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else [])
+
+    def _summary(self) -> list[str]:
+        lines = []
+        if len(self.cases) > 1:
+            counts = ", ".join(f"{number} {name}" for name, number in self.counts.items() if name != "cases" and number)
+            lines.append(f"{self.verdict}  {len(self.cases)} cases: {counts}{self._largest()}")
+        passed = [case for case in self.cases if case.verdict == "PASS"]
+        if passed and len(passed) == len(self.cases):
+            unproved = [case for case in passed if not case.proved]
+            lines.append(
+                f"proved: {_of(len(passed) - len(unproved), len(passed))} (the others: {_methods(unproved)})"
+                if unproved
+                else "proved"
+            )
+        lines += [f"not asked: {'; '.join(self.not_asked)}"] if self.not_asked else []
+        return lines + [", ".join(f"{name} {value}" for name, value in self.environment.items())]
+
+    def _largest(self) -> str:
+        measured = [case for case in self.cases if case.worst is not None]
+        if not measured:
+            return ""
+        largest = max(measured, key=lambda case: case.worst or 0)
+        return f"; largest {largest.worst:.3g} radii in {largest.id}"
+
+
+def _of(some: int, every: int) -> str:
+    return f"{some} of {every}" if every > 1 else ("yes" if some else "no")
+
+
+def _methods(cases: Sequence[CaseReport]) -> str:
+    return ", ".join(sorted({method for case in cases for method in case.method}))
+
+
+def plain(value: Any) -> Any:
+    """A number as JSON has it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def environment() -> dict[str, str]:
+    """Versions of this package and of what the reference is computed with."""
+    try:
+        own = version("keras-parity")
+    except PackageNotFoundError:
+        own = "not installed"
+    return {"keras-parity": own, "python": platform.python_version(), "numpy": np.__version__}
