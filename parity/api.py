@@ -9,8 +9,8 @@ import numpy as np
 from parity import report as reports
 from parity.adapters import keras as adapter
 from parity.candidates import Candidate, as_candidate, scratch
-from parity.cases import LONG, Case, companions, generator, probes
-from parity.errors import CandidateError, InputError, ParityError
+from parity.cases import Case, case_id, companions, generator, probes
+from parity.errors import CandidateError, InputError
 from parity.judge import Finding, Tally, Tolerance, examine
 from parity.report import VERDICTS, CaseReport, Divergence, Report
 from rnn_scratch.layers import Recurrent, as_reals
@@ -73,7 +73,7 @@ def check(
 
 
 def assert_parity(candidate: Any, keras_layer: Any, x: Any = None, **options: Any) -> Report:
-    """`check` with the same arguments; AssertionError unless the verdict is PASS, its message the report, its `report` too."""
+    """`check` with the same arguments; unless the verdict is PASS, an AssertionError that carries it as `report`."""
     __tracebackhide__ = True
     report = check(candidate, keras_layer, x, **options)
     if report.verdict != "PASS":
@@ -100,8 +100,8 @@ def check_grid(
 ) -> Report:
     """The built-in cases, Keras against the candidate: a function with a parameter `layer`, or None for rnn_scratch.
 
-    cases: of `parity.cases.grid`. done: called with each case's result as it comes. An error in one case is that case's.
-    Raises CandidateError for a candidate without `layer`: the grid changes the weights.
+    cases: of `parity.cases.grid`. done: called with each case's result as it comes. An error in one case is that
+    case's alone. Raises CandidateError for a candidate without `layer`: the grid changes the weights.
     """
     asked = as_candidate(scratch if candidate is None else candidate)
     if "layer" not in asked.takes:
@@ -116,6 +116,9 @@ def check_grid(
             continue
         results.append(survey.ask_or_error(case))
         done(results[-1])
+    reasons = {case.notes[0] if case.verdict == "ERROR" else "" for case in results}
+    if len(results) > 1 and len(reasons) == 1 and "" not in reasons:
+        raise CandidateError(f"{reasons.pop()} (in each of {len(results)} cases)")
     if not results:
         raise CandidateError(
             f"candidate: every selected case has a parameter that it does not take: {', '.join(survey.skipped)}"
@@ -157,7 +160,7 @@ def make_case(
         states = None if initial_state is None else layer.initial_states(len(x), initial_state)
     except ValueError as error:
         raise InputError(str(error)) from None
-    return Case(type(layer.cell).keras_name, layer, x, mask, states)
+    return Case(case_id(layer, x), layer, x, mask, states)
 
 
 def draw(layer: Recurrent, shape: Sequence[int] | None, static: tuple[int | None, int | None], seed: int) -> Any:
@@ -235,13 +238,11 @@ class Survey:
             "state" in what for what in self.skipped
         ):
             yield "initial states other than zero"
-        if "layer" not in self.candidate.takes:
-            yield "weights other than these"
         if any(case.layer.stateful for case in self.asked):
             yield "the state that a stateful layer keeps between calls"
-        longest, widest = max(case.timesteps for case in self.asked), max(case.batch for case in self.asked)
-        yield f"more than {longest:,} timesteps"
-        yield f"batches above {widest:,}"
+        if self.asked:
+            yield f"more than {max(case.timesteps for case in self.asked):,} timesteps"
+            yield f"batches above {max(case.batch for case in self.asked if not case.rows):,}"
 
 
 def again(case: Case) -> Case:
@@ -266,7 +267,7 @@ def summarize(case: Case, findings: Sequence[tuple[Finding, Finding]], tolerance
         verdict,
         proved=proved and not tolerance.given,
         method=tuple(dict.fromkeys(method for finding in found for method in finding.method)),
-        worst=total.worst,
+        worst=np.inf if any(finding.wrong for finding in found) else total.worst,
         max_abs=total.max_abs,
         rms=total.rms,
         keras_worst=keras.worst,
@@ -281,15 +282,15 @@ def notes(case: Case, found: Sequence[Finding], shown: Finding | None, tolerance
     if shown and shown.case is not found[0].case:
         yield f"seen in {describe(shown)}"
     for finding in found:
-        name = finding.case.id.removeprefix(case.id + " / ")
+        name = "" if finding is found[0] else finding.case.id.removeprefix(case.id + " / ") + ": "
         if finding.wrong:
-            yield f"{name}: {finding.wrong}"
+            yield f"{name}{finding.wrong}"
         if finding.disputed:
-            yield f"{name}: {finding.disputed}"
+            yield f"{name}{finding.disputed}"
         if finding.vacuous:
-            yield f"{name}: {finding.vacuous}"
+            yield f"{name}{finding.vacuous}"
         if undecided := finding.tally.undecided:
-            yield f"{name}: {undecided} elements where some order of the sums overflows: nobody can tell"
+            yield f"{name}{undecided} elements where some order of the sums overflows: nobody can tell"
         yield from finding.notes
     failing = [f for f in found if f.verdict == "FAIL"]
     if failing and all(f.case.id.endswith("asked again") for f in failing):

@@ -70,7 +70,8 @@ def parameters(function: Callable[..., Any]) -> tuple[str, ...]:
     for parameter in named[given:]:
         if parameter.default is parameter.empty and parameter.name not in ASKABLE:
             raise CandidateError(
-                f"candidate: parameter {parameter.name!r} is none of x, {', '.join(ASKABLE)}; rename it or give it a default"
+                f"candidate: parameter {parameter.name!r} is none of x, {', '.join(ASKABLE)}; "
+                "rename it or give it a default"
             )
     if not signature.parameters:
         raise CandidateError(
@@ -108,8 +109,8 @@ class Function:
 
 
 class StepFunction:
-    """`step(x_t, state)`, one time step: x_t (batch, input_dim), state (batch, units) -> h_t, or (h_t, state). The loop,
-    with its mask, direction and first state, is ours."""
+    """`step(x_t, state)`, one time step: x_t (batch, input_dim), state (batch, units) -> h_t, or (h_t, state). The
+    loop, with its mask, direction and first state, is ours."""
 
     callable = True
     takes: frozenset[str]
@@ -209,7 +210,10 @@ def load(spec: str) -> Any:
         near = difflib.get_close_matches(name, [n for n in vars(module) if not n.startswith("_")])
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise CandidateError(f"--candidate: {place} has no {name!r}{hint}")
-    return getattr(module, name)
+    found = getattr(module, name)
+    if not callable(found):
+        raise CandidateError(f"--candidate: expected a function; {spec} is a {type(found).__name__}")
+    return found
 
 
 def _module(place: str) -> ModuleType:
@@ -221,7 +225,8 @@ def _module(place: str) -> ModuleType:
         raise CandidateError(f"--candidate: no file {place}")
     name = f"parity_candidate_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.parent.resolve()))
     sys.modules[name] = module  # dataclasses and pickle look a module up by its name

@@ -2,7 +2,7 @@
 
 import random
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import combinations, product
@@ -16,7 +16,7 @@ from parity.errors import InputError
 from rnn_scratch import SimpleRNN
 from rnn_scratch.layers import Recurrent
 
-Array = NDArray[np.floating[Any]]
+Array = NDArray[Any]
 Mask = NDArray[np.bool_]
 
 
@@ -40,11 +40,11 @@ class Case:
 
     @property
     def batch(self) -> int:
-        return self.x.shape[0]
+        return len(self.x)
 
     @property
     def timesteps(self) -> int:
-        return self.x.shape[1]
+        return int(self.x.shape[1])
 
     def first(self, steps: int) -> "Case":
         """The case cut to the first `steps` that are processed: the last ones in time if it goes backwards."""
@@ -103,9 +103,10 @@ def grid(select: Mapping[str, Sequence[Any]] | None = None, only: str | None = N
     """The built-in cases: SimpleRNN in every size, weight and setting, covered and not multiplied out.
 
     How chosen: of batch, timesteps, input_dim, units, return_sequences and weights, every two values of every two axes
-    meet in some case (a greedy pairwise cover). Then each setting and each activation in turn, as a sequence and as a
-    last output, on a small shape of which no two sizes are equal. `select` narrows the axes: the cover is made anew of
-    what is left. `only` keeps the cases whose id matches that pattern. A case's data follow from its id and the seed.
+    meet in some case (a greedy pairwise cover; the last output of a chaotic network only after few steps). Then each
+    setting and each activation in turn, as a sequence and as a last output, on a small shape of which no two sizes are
+    equal. `select` narrows the axes: the cover is made anew of what is left. `only` keeps the cases whose id matches
+    that pattern. A case's data follow from its id and the seed.
 
     Raises InputError for a selection that no case meets.
     """
@@ -121,22 +122,25 @@ def grid(select: Mapping[str, Sequence[Any]] | None = None, only: str | None = N
     cases = [_build(dict(spec), seed) for spec in chosen]
     kept = [case for case in cases if only is None or fnmatchcase(case.id, only)]
     if not kept:
-        raise InputError(f"selection: no case of the grid matches {only!r}; `parity check --list` shows them")
+        raise InputError(
+            f"selection: no case of the grid matches{f' {only!r}' if only else ''}; `parity check --list` shows them"
+        )
     return kept
 
 
 def _specifications(axes: Mapping[str, Sequence[Any]]) -> Iterator[tuple[tuple[str, Any], ...]]:
     plain = {name: axes[name] for name in _SHAPE}
     if "tanh" in axes["activation"]:
-        for row in pairwise_cover(plain):
+        for row in pairwise_cover(plain, unless=undecidable):
             yield tuple({**row, "activation": "tanh"}.items())
     shape: dict[str, Any] = {name: _nearest(axes[name], value) for name, value in _SMALL.items()}
     for sequences in axes["return_sequences"]:
         shape["return_sequences"] = sequences
         for variant in VARIANTS if "tanh" in axes["activation"] else ():
             yield tuple({**shape, "activation": "tanh", **variant}.items())
+        short = {} if sequences else {"timesteps": _nearest(axes["timesteps"], 3)}  # a last output that bounds reach
         for activation in axes["activation"]:
-            yield tuple({**shape, "activation": activation}.items())
+            yield tuple({**shape, **short, "activation": activation}.items())
 
 
 _SMALL = {"batch": 2, "timesteps": 10, "input_dim": 4, "units": 8, "weights": "normal"}
@@ -146,16 +150,18 @@ def _nearest(values: Sequence[Any], wanted: Any) -> Any:
     return wanted if wanted in values else values[-1]
 
 
-def pairwise_cover(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Rows over the axes in which every pair of values of every two axes occurs. Greedy, always the same."""
-    names = list(axes)
-    missing = {
-        pair
-        for a, b in combinations(names, 2)
-        for pair in product(((a, v) for v in axes[a]), ((b, v) for v in axes[b]))
-    }
-    every = [dict(zip(names, values, strict=True)) for values in product(*axes.values())]
-    candidates = [(row, set(combinations(row.items(), 2))) for row in every]
+def undecidable(row: Mapping[str, Any]) -> bool:
+    """Of the last output of a chaotic network nothing can be said after some steps, whoever computed it."""
+    return row["weights"] == "chaotic" and not row["return_sequences"] and row["timesteps"] > 3
+
+
+def pairwise_cover(
+    axes: Mapping[str, Sequence[Any]], unless: Callable[[Mapping[str, Any]], bool] = lambda row: False
+) -> list[dict[str, Any]]:
+    """Rows over the axes in which every pair of values of every two axes occurs that can. Greedy, always the same."""
+    every = (dict(zip(axes, values, strict=True)) for values in product(*axes.values()))
+    candidates = [(row, set(combinations(row.items(), 2))) for row in every if not unless(row)]
+    missing = set[Any]().union(*(pairs for _, pairs in candidates))
     random.Random(0).shuffle(candidates)  # in order, ties would all fall to the first values
     rows = []
     while missing:
@@ -190,12 +196,7 @@ def _build(spec: dict[str, Any], seed: int) -> Case:
 
 def _id(spec: Mapping[str, Any]) -> str:
     parts = [
-        "simple_rnn",
-        *(
-            f"{letter}{spec[axis]}"
-            for letter, axis in (("b", "batch"), ("t", "timesteps"), ("i", "input_dim"), ("u", "units"))
-        ),
-        "seq" if spec["return_sequences"] else "last",
+        _shape_id(spec["batch"], spec["timesteps"], spec["input_dim"], spec["units"], spec["return_sequences"]),
         spec["activation"],
         spec["weights"],
         f"{spec['mask']}_mask" if "mask" in spec else "",
@@ -205,6 +206,17 @@ def _id(spec: Mapping[str, Any]) -> str:
         spec.get("dtype", ""),
     ]
     return "-".join(part for part in parts if part)
+
+
+def case_id(layer: Recurrent, x: Array) -> str:
+    """The id of a case that is not of the grid, by the same pattern."""
+    batch, timesteps, input_dim = x.shape
+    shape = _shape_id(batch, timesteps, input_dim, layer.units, layer.return_sequences)
+    return f"{shape}-{layer.cell.activation.name}"
+
+
+def _shape_id(batch: int, timesteps: int, input_dim: int, units: int, sequences: bool) -> str:
+    return f"simple_rnn-b{batch}-t{timesteps}-i{input_dim}-u{units}-{'seq' if sequences else 'last'}"
 
 
 def random_weights(rng: np.random.Generator, kind: str, units: int, input_dim: int) -> tuple[Array, Array, Array]:
@@ -225,7 +237,8 @@ def random_weights(rng: np.random.Generator, kind: str, units: int, input_dim: i
 
 
 def make_mask(rng: np.random.Generator, kind: str, batch: int, timesteps: int) -> Mask:
-    """leading, trailing: false at one end, as many steps as differ from row to row; mixed: anywhere; all: nowhere true."""
+    """leading, trailing: false at one end, for a number of steps that differs from row to row; mixed: false anywhere;
+    all: false everywhere."""
     steps = np.arange(timesteps)[None, :]
     hidden = (1 + np.arange(batch)[:, None]) % timesteps
     if kind == "leading":
@@ -281,7 +294,7 @@ def probes(case: Case, takes: frozenset[str], seed: int) -> Iterator[Case]:
 
     Unit vectors, scaled by a power of two until the largest weight they meet is near 1, make a pre-activation of one
     weight and one bias. With `initial_state` likewise for the recurrent weights. With `layer`, weights on a dyadic
-    lattice, whose sums are exact in any order; where no initial state can be set, two steps, of which the first sets one.
+    lattice, whose sums are exact in any order; where no initial state can be set, two steps: the first sets one.
     """
     yield unit_inputs(case)
     if "initial_state" in takes:
@@ -339,7 +352,7 @@ def lattices(case: Case, takes_state: bool, seed: int) -> Iterator[Case]:
 
 
 def two_step_lattices(case: Case, rng: np.random.Generator, bits: int) -> Iterator[Case]:
-    """Two steps, the first of which puts the state at a few units: Wx is zero but there, and the second input is zero."""
+    """Two steps: the first puts the state at a few units, Wx being zero but there; the second input is zero."""
     layer = case.layer
     units, input_dim = layer.units, layer.input_dim
     width = max(16, -(-units // (16 * input_dim)))

@@ -1,4 +1,4 @@
-"""What can go wrong with a question, as opposed to its answer. Each message is one line: expected, received, what to do."""
+"""What can be wrong with a question, as opposed to its answer. One line each: expected, received, what to do."""
 
 
 class ParityError(Exception):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from parity.candidates import Answer, Candidate
 from parity.cases import Case, generator
+from parity.report import PROVING
 from parity.rounding import ARITHMETIC, Arithmetic, Ball
 
 Array = NDArray[Any]
@@ -29,7 +30,6 @@ VACUOUS = 0.1
 """An end-to-end tolerance of that part of the signal or more decides nothing."""
 
 SAMPLED_FAIL = 10.0
-PROVING = frozenset({"stepwise", "stepped", "forward"})
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ class Tally:
         return float(np.sqrt(self.squares / self.count)) if self.count else 0.0
 
     def add(self, got: Array, mid: Array, rad: Array, timestep: int, excused: Array | None = None) -> None:
-        """All (batch, steps, units), the first step being `timestep`. excused: where the class (NaN, infinity, overflow)
-        of `got` was judged already: 0 agrees, NaN cannot be told, anything else is compared."""
+        """All (batch, steps, units), the first step being `timestep`. excused: where the class of `got` (NaN, infinity,
+        overflow) was judged already: 0 agrees, NaN cannot be told, anything else is compared."""
         difference = np.abs(got - mid)
         ratio = difference / rad
         if excused is not None:
@@ -107,13 +107,23 @@ def _largest(array: Array) -> float:
     return float(np.fmax.reduce(array, axis=None, initial=0)) if np.isnan(largest) else largest
 
 
+@dataclass(frozen=True)
+class Spread:
+    """The reference after some step, mid (batch, units); how far runs of it spread, width (batch, 1); and where that
+    says anything, not being as wide as the signal nor out of the candidate's range, useful (batch,)."""
+
+    mid: Array
+    width: Array
+    useful: NDArray[np.bool_]
+
+
 @dataclass
 class Finding:
     """What one question showed.
 
-    method: how the states were seen. proof, evidence: what bounds and what samples say; above 1 the one fails, the other
-    is inconclusive up to SAMPLED_FAIL. wrong: an array missing or of another shape. vacuous: why the evidence says
-    nothing. disputed: why nothing is concluded at all.
+    method: how the states were seen. proof, evidence: what bounds and what samples say; above 1 the one fails, the
+    other is inconclusive up to SAMPLED_FAIL. wrong: an array missing or of another shape. vacuous: why the evidence
+    says nothing. disputed: why nothing is concluded at all.
     """
 
     case: Case
@@ -243,7 +253,7 @@ class Judge:
         return visible
 
     def masked(self, ball: Ball, previous: Array, live: NDArray[np.intp] | None, steps: slice) -> Ball:
-        """At a masked step the output is the last one again; before any, zero; with zero_output_for_mask always zero."""
+        """At a masked step the output is the last one again, zero before any; always zero with zero_output_for_mask."""
         if self.mask is None or live is None:
             return ball
         repeated = (live[..., None] >= 0) & (not self.layer.zero_output_for_mask)
@@ -300,7 +310,8 @@ class Judge:
 
     def stepped(self) -> Array:
         """The candidate called on one step at a time from its own last state: its sequence."""
-        state, outputs = self.start, []
+        state = self.start
+        outputs: list[Array] = []
         steps = min(self.case.timesteps, STEPPED_STEPS)
         for t in range(steps):
             answer = self.candidate.ask(self.case.step(t, (state,)))
@@ -322,9 +333,9 @@ class Judge:
         self.finding.wrong = self.finding.wrong or wrong_structure(case, answer)
         return answer.outputs or ()
 
-    def sampled(self, steps: Sequence[int]) -> Iterator[tuple[int, tuple[tuple[Array, Array], tuple[Array, Array]]]]:
-        """For each of those steps the output and the state of the float64 reference, and how far runs of it spread whose
-        every rounding was replaced by the largest allowed one.
+    def sampled(self, steps: Sequence[int]) -> Iterator[tuple[int, tuple[Spread, Spread]]]:
+        """For each of those steps, the output and the state of the float64 reference, and how far runs of it spread
+        that have every rounding replaced by the largest allowed one.
 
         Half of the runs have random signs. The others keep each unit's sign for good (the first two all alike): what
         accumulates drifts coherently, and random signs would grant it too little.
@@ -335,50 +346,60 @@ class Judge:
         fixed = rng.choice([-1.0, 1.0], (copies, 1, self.layer.units))
         fixed[0], fixed[1], fixed[2] = 0, 1, -1
         random = np.arange(copies)[:, None, None] > RUNS // 2
-        state = output = np.tile(self.start.astype(np.float64), (copies, 1))
-        output = np.zeros_like(output)
+        state = np.tile(self.start.astype(np.float64), (copies, 1))
+        output, signal = np.zeros_like(state), _largest(np.abs(state))
         for t in range(max(steps) + 1):
             x = np.tile(np.asarray(self.x[:, t], np.float64), (copies, 1))
             ball = self.step(x, Ball(state, self.arithmetic))
             signs = np.where(random, rng.integers(0, 2, shape) * 2.0 - 1, fixed).reshape(state.shape)
-            new = Ball(ball.mid + signs * ball.radius, self.arithmetic)
+            # not just the product: the reference stays itself where a radius is infinite
+            moved = np.where(signs == 0, 0, signs * ball.radius)
+            new = Ball(ball.mid + moved, self.arithmetic)
             kept_output, kept_state = self.advance(t, new, Ball(output, self.arithmetic), Ball(state, self.arithmetic))
             output, state = kept_output.mid, kept_state.mid
+            signal = max(signal, _largest(np.abs(state[:batch])))
             if t in steps:
-                yield t, (self.spread(output.reshape(shape)), self.spread(state.reshape(shape)))
+                yield t, (self.spread(output.reshape(shape), signal), self.spread(state.reshape(shape), signal))
 
-    def spread(self, runs: Array) -> tuple[Array, Array]:
-        """The reference (batch, units), and the largest distance from it of any run and unit, (batch, 1)."""
-        width = np.abs(runs - runs[0]).max(axis=(0, 2))[:, None]
-        return runs[0], width + self.arithmetic.tiny
+    def spread(self, runs: Array, signal: float) -> Spread:
+        mid = runs[0]
+        width = np.abs(runs - mid).max(axis=(0, 2))[:, None]
+        came_in: Array = np.isnan(self.x).any(axis=(1, 2))[:, None] & np.isnan(mid).any(axis=1, keepdims=True)
+        width = np.where(came_in, 0, width) + self.arithmetic.tiny  # NaN of the inputs is not a matter of rounding
+        fits: Array = np.abs(mid).max(axis=1, keepdims=True) + width <= self.arithmetic.largest
+        return Spread(mid, width, useful=(came_in | (fits & (width < VACUOUS * (signal or 1))))[:, 0])
 
-    def against_spread(self, t: int, outputs: Sequence[Array], spreads: Sequence[tuple[Array, Array]]) -> None:
-        for got, (mid, width) in zip(outputs, spreads, strict=False):
-            rad = np.broadcast_to(width, mid.shape)
-            self.compare(self.finding.evidence, got[:, None], Ball(mid, self.arithmetic, rad), t)
-            wide = width >= VACUOUS * np.abs(mid).max(axis=-1, keepdims=True)
-            if np.any(wide & (width > 100 * self.arithmetic.tiny)):
+    def against_spread(self, t: int, outputs: Sequence[Array], spreads: Sequence[Spread]) -> None:
+        for got, spread in zip(outputs, spreads, strict=False):
+            ball = Ball(spread.mid, self.arithmetic, np.broadcast_to(spread.width, spread.mid.shape))
+            self.compare(self.finding.evidence, got[:, None], ball, t, spread.useful)
+            if not spread.useful.all():
                 self.finding.vacuous = (
-                    f"after {t + 1} steps correct implementations may differ by {float(width.max()):.2g}, "
-                    f"as much as the outputs themselves: end to end nothing can be said"
+                    f"after {t + 1} steps correct implementations may differ by {float(spread.width.max()):.2g}: "
+                    f"of {int((~spread.useful).sum())} of {len(spread.useful)} rows nothing can be said end to end"
                 )
 
-    def residual(self, before: Array, after: Array, spread: tuple[Array, Array]) -> None:
+    def residual(self, before: Array, after: Array, spread: Spread) -> None:
         """The last step from the prefix's state, which may be as far from the candidate's own one as runs spread."""
-        rad = self.arithmetic.unit * np.abs(before) + spread[1]
+        rad = self.arithmetic.unit * np.abs(before) + spread.width
         state = Ball(before.astype(np.float64), self.arithmetic, rad)
         ball = self.step(np.asarray(self.x[:, self.last_step], np.float64), state)
-        self.compare(self.finding.evidence, after[:, None], ball, self.last_step)
+        self.compare(self.finding.evidence, after[:, None], ball, self.last_step, spread.useful)
 
     # --- comparison ---
 
-    def compare(self, tally: Tally, got: Array, ball: Ball, timestep: int | None = None) -> None:
-        """got: (batch, steps, units); the ball's rows are its batch and steps, flattened or not."""
+    def compare(
+        self, tally: Tally, got: Array, ball: Ball, timestep: int | None = None, usable: Array | None = None
+    ) -> None:
+        """got: (batch, steps, units); the ball's rows are its batch and steps, flattened or not. usable: the batch rows
+        to look at, all if None."""
         mid, rad = ball.mid.reshape(got.shape), ball.radius.reshape(got.shape)
         overflow = None if ball.may_overflow is None else ball.may_overflow.reshape(got.shape)
         rad = self.tolerance.widen(rad, mid)
         excused = None
-        if overflow is not None or not (np.isfinite(got).all() and np.isfinite(mid).all() and np.isfinite(rad).all()):
+        if usable is not None and not usable.all():
+            excused = np.where(usable[:, None, None], self.classes(got, mid, rad, overflow), 0.0)
+        elif overflow is not None or not (np.isfinite(got).all() and np.isfinite(mid).all() and np.isfinite(rad).all()):
             excused = self.classes(got, mid, rad, overflow)
         tally.add(got, mid, rad, self.last_step if timestep is None else timestep, excused)
 

@@ -3,7 +3,7 @@
 import math
 import platform
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -12,6 +12,12 @@ import numpy as np
 
 VERDICTS = ("ERROR", "FAIL", "INCONCLUSIVE", "PASS")
 """Of several, the first of these is the verdict on all."""
+
+PROVING = frozenset({"stepwise", "stepped", "forward"})
+"""The methods whose FAIL and whose PASS are proved; see `parity.judge`."""
+
+ASSUMED = "for sums in any order, rounded to nearest in the layer's dtype, and activations within their allowance"
+"""What a proof is conditional on."""
 
 EXIT_STATUS = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 2, "ERROR": 2}
 SHOWN = 20
@@ -38,9 +44,13 @@ class Divergence:
 
 @dataclass(frozen=True)
 class CaseReport:
-    """What one case showed. worst and keras_worst are in radii (at most 1 passes), max_abs and rms in the output's unit,
-    against what each step should have been; all over the case and what was asked beside it. proved: the verdict rests on
-    bounds alone. outside: how many elements of how many (`count`) are outside."""
+    """What one case showed, over the case itself and what was asked beside it.
+
+    worst, keras_worst: the largest |difference| of the candidate and of Keras in radii; at most 1 passes, an array of
+    the wrong shape is infinitely far off. max_abs, rms: of the candidate's differences, in the output's own unit, from
+    what each step should have been. None where nothing could be compared. proved: the verdict rests on bounds alone.
+    outside: of the question that failed, how many elements of how many (`count`).
+    """
 
     id: str
     verdict: str
@@ -59,8 +69,9 @@ class CaseReport:
         line = f"{self.verdict}  {self.id}"
         if self.first_divergence:
             line += f"  {self.first_divergence}; {self.outside:,} of {self.count:,} elements outside"
-        elif self.worst is not None:
-            line += f"  largest {self.worst:.3g} radii, {self.max_abs:.2g} absolute ({', '.join(self.method)})"
+        elif self.verdict in ("PASS", "INCONCLUSIVE"):
+            line += f"  largest {self.worst:.3g} radii, {self.max_abs:.2g} absolute"
+        line += f" ({', '.join(self.method)})" if self.method else ""
         return "\n".join([line, *(f"      {note}" for note in self.notes)])
 
     def to_dict(self) -> dict[str, Any]:
@@ -141,16 +152,20 @@ class Report:
         if len(self.cases) > 1:
             counts = ", ".join(f"{number} {name}" for name, number in self.counts.items() if name != "cases" and number)
             lines.append(f"{self.verdict}  {len(self.cases)} cases: {counts}{self._largest()}")
-        passed = [case for case in self.cases if case.verdict == "PASS"]
-        if passed and len(passed) == len(self.cases):
-            unproved = [case for case in passed if not case.proved]
-            lines.append(
-                f"proved: {_of(len(passed) - len(unproved), len(passed))} (the others: {_methods(unproved)})"
-                if unproved
-                else "proved"
-            )
+        if self.verdict in ("PASS", "FAIL"):
+            lines.append(self._proof())
         lines += [f"not asked: {'; '.join(self.not_asked)}"] if self.not_asked else []
-        return lines + [", ".join(f"{name} {value}" for name, value in self.environment.items())]
+        return [*lines, ", ".join(f"{name} {value}" for name, value in self.environment.items())]
+
+    def _proof(self) -> str:
+        decisive = [case for case in self.cases if case.verdict == self.verdict]
+        proved = sum(case.proved for case in decisive)
+        share = "" if len(decisive) == 1 else f" in {proved} of {len(decisive)} cases"
+        others = sorted({method for case in decisive if not case.proved for method in case.method} - PROVING)
+        rest = f"; evidence, not proof, in the others: {', '.join(others)}" if others and proved else ""
+        if not proved:
+            return "not proved" + (f": {', '.join(others)} evidence" if others else "")
+        return f"proved{share}, {ASSUMED}{rest}"
 
     def _largest(self) -> str:
         measured = [case for case in self.cases if case.worst is not None]
@@ -158,14 +173,6 @@ class Report:
             return ""
         largest = max(measured, key=lambda case: case.worst or 0)
         return f"; largest {largest.worst:.3g} radii in {largest.id}"
-
-
-def _of(some: int, every: int) -> str:
-    return f"{some} of {every}" if every > 1 else ("yes" if some else "no")
-
-
-def _methods(cases: Sequence[CaseReport]) -> str:
-    return ", ".join(sorted({method for case in cases for method in case.method}))
 
 
 def plain(value: Any) -> Any:

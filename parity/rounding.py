@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from rnn_scratch.activations import Activation
 
-Array = NDArray[np.floating[Any]]
+Array = NDArray[Any]
 REFERENCE_UNIT = 2.0**-53
 FUNCTION_ERROR = 8 * REFERENCE_UNIT
 """Relative error granted to this process's own float64 activations."""
@@ -60,8 +60,8 @@ class Ball:
     """Values known to lie within a radius of a midpoint: |value - mid| <= rad + relative |mid|.
 
     mid: (rows, n) float64. rad: the same shape, or None for zero. relative: a number or (rows, 1), for states that a
-    candidate may keep wider than it returns them. may_overflow: where some order of the sums leaves the candidate's range,
-    or None for nowhere.
+    candidate may keep wider than it returns them. may_overflow: where some order of the sums leaves the candidate's
+    range, or None for nowhere.
     """
 
     __array_ufunc__ = None  # NumPy arrays leave `array + ball` to the ball
@@ -180,7 +180,7 @@ class Sum:
         return error + 2 * terms * a.tiny * (2 + self.scale)
 
     def through(self, f: Activation) -> Ball:
-        """f of the rounded sum: whatever rounding does before f, what f makes of it, and what f may itself be off by."""
+        """f of the rounded sum: what rounding does before f, what f makes of that, and what f may itself be off by."""
         e = self.rounding if self.spread is None else self.rounding + self.spread
         y = f.f(self.mid)
         moved = coupled_reach(self.mid, e, y) if f.couples_units else reach(f, self.mid, e, y)
@@ -206,7 +206,8 @@ def reach(f: Activation, z: Array, e: Array, y: Array) -> Array:
         moved = np.where(np.abs(z - turn) <= e, np.maximum(moved, extreme), moved)
     if np.isfinite(f.slope):
         moved = np.minimum(moved, f.slope * e)
-    return np.fmin(moved, np.maximum(y - f.low, f.high - y)) + FUNCTION_ERROR * np.abs(y)
+    moved = np.fmin(moved, np.maximum(y - f.low, f.high - y))
+    return np.asarray(moved + FUNCTION_ERROR * np.abs(y))
 
 
 def allowance(f: Activation, z: Array, e: Array, y: Array, moved: Array, a: Arithmetic) -> Array:
@@ -226,14 +227,14 @@ def coupled_reach(z: Array, e: Array, y: Array) -> Array:
     high, low = np.exp(z + e), np.exp(z - e)
     most = high / (high + (low.sum(axis=-1, keepdims=True) - low))
     least = low / (low + (high.sum(axis=-1, keepdims=True) - high))
-    return np.maximum(most - y, y - least) + FUNCTION_ERROR
+    return np.asarray(np.maximum(most - y, y - least) + FUNCTION_ERROR)
 
 
 def coupled_allowance(z: Array, e: Array, y: Array, a: Arithmetic) -> Array:
     """Softmax's own error: those of its exponentials, of the sum of n and of the division, relative to y."""
     below = np.abs(z - z.max(axis=-1, keepdims=True))
     far, wide = below.max(axis=-1, keepdims=True), e.max(axis=-1, keepdims=True)
-    return y * a.unit * (2 * (below + e + wide) + far + z.shape[-1] + 14) + a.tiny
+    return np.asarray(y * a.unit * (2 * (below + e + wide) + far + z.shape[-1] + 14) + a.tiny)
 
 
 def binade(y: Array) -> Array:
@@ -244,7 +245,7 @@ def binade(y: Array) -> Array:
 
 
 def granularity(array: Array) -> float:
-    """The largest power of two of which every element is a multiple (infinity for zeros), or 0 if it is below 2^-200."""
+    """The largest power of two that divides every element: infinity for zeros, 0 if it is below 2^-200."""
     for part in (array.ravel()[:64], array):  # weights that were not chosen for it are told apart by a few
         grain = _granularity(part[part != 0])
         if grain < 2.0**-200:

@@ -5,18 +5,18 @@ A cell is `project(x)`, what does not depend on the state (so a layer does it fo
 `through`: `parity` runs the same two methods on balls, which is how it knows what rounding may do to them.
 """
 
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, Self
 
 import numpy as np
 
-from rnn_scratch.activations import Array, get
+from rnn_scratch.activations import Activation, Array, get
 
 FLOATS = ("float16", "float32", "float64")
 
 
 def as_weights(**weights: Any) -> list[Array]:
-    """The named arrays, copied, or a ValueError that says which is not of a real floating dtype, or not of the first's."""
+    """The named arrays, copied. ValueError says which is not of a real floating dtype, or not of the first one's."""
     arrays = {name: np.array(value, order="C") for name, value in weights.items()}
     first, dtype = next((name, array.dtype) for name, array in arrays.items())
     for name, array in arrays.items():
@@ -30,6 +30,41 @@ def as_weights(**weights: Any) -> list[Array]:
 def expect_shape(name: str, array: Array, expected: tuple[int, ...], because: str) -> None:
     if array.shape != expected:
         raise ValueError(f"{name}: expected shape {expected} ({because}); received {array.shape}")
+
+
+class Cell(Protocol):
+    """What the loop over time asks of a cell.
+
+    states: names of its states, the first of which is its output. weights: its arrays by name. update(p, *states, out)
+    returns the new states, the output written to `out` where that is given. replace: the same cell with other weights.
+    """
+
+    keras_name: str
+    units: int
+    input_dim: int
+    Wx: Array
+    Wh: Array
+    b: Array
+    use_bias: bool
+    activation: Activation
+
+    @property
+    def states(self) -> tuple[str, ...]: ...
+
+    @property
+    def update(self) -> Callable[..., tuple[Any, ...]]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    @property
+    def weights(self) -> Mapping[str, Array]: ...
+
+    def replace(self, **weights: Array) -> Self: ...
+
+    def astype(self, dtype: Any) -> Self: ...
+
+    def project(self, x: Any) -> Any: ...
 
 
 class SimpleRNNCell:
@@ -62,11 +97,9 @@ class SimpleRNNCell:
 
     @property
     def weights(self) -> Mapping[str, Array]:
-        """Its arrays by name; what `astype` and an adapter go through."""
         return {"Wx": self.Wx, "Wh": self.Wh, **({"b": self.b} if self.use_bias else {})}
 
     def replace(self, **weights: Array) -> Self:
-        """The same cell with those of its weights."""
         return type(self)(**{**self.weights, **weights}, activation=self.activation.name)
 
     def astype(self, dtype: Any) -> Self:

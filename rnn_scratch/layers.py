@@ -1,12 +1,13 @@
 """The loop over time: masks, states, direction and what is returned. It knows of no cell in particular."""
 
+import copy
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rnn_scratch.activations import Array
-from rnn_scratch.cells import SimpleRNNCell, expect_shape
+from rnn_scratch.cells import Cell, SimpleRNNCell, expect_shape
 
 Output = Array | tuple[Array, ...]
 
@@ -36,7 +37,7 @@ class Recurrent:
 
     def __init__(
         self,
-        cell: SimpleRNNCell,
+        cell: Cell,
         *,
         return_sequences: bool = False,
         return_state: bool = False,
@@ -76,7 +77,7 @@ class Recurrent:
         """x: (timesteps, batch, input_dim) in the order of processing -> the outputs so, or the last; final states."""
         timesteps, batch, _ = x.shape
         p = self.cell.project(x.reshape(timesteps * batch, -1)).reshape(timesteps, batch, -1)
-        # h_t may overwrite p_t where they are of one size: a new array of a long sequence costs more than the sums in it.
+        # h_t may overwrite p_t where they are of one size: a new array for a long sequence costs more than its sums.
         y = p if p.shape[-1] == self.units else np.empty((timesteps, batch, self.units), p.dtype)
         if mask is None:
             update = self.cell.update
@@ -116,11 +117,11 @@ class Recurrent:
             raise ValueError(f"x: expected at least 1 timestep; received {x.shape}")
 
     def check_mask(self, mask: Any, expected: tuple[int, ...]) -> NDArray[np.bool_]:
-        mask = np.asarray(mask)
-        expect_shape("mask", mask, expected, "batch, timesteps")
-        if mask.dtype.kind not in "biuf":
-            raise ValueError(f"mask: expected booleans; received {mask.dtype}")
-        return mask.astype(bool)
+        steps: Array = np.asarray(mask)
+        expect_shape("mask", steps, expected, "batch, timesteps")
+        if steps.dtype.kind not in "biuf":
+            raise ValueError(f"mask: expected booleans; received {steps.dtype}")
+        return steps.astype(bool)
 
     @property
     def units(self) -> int:
@@ -134,12 +135,11 @@ class Recurrent:
     def dtype(self) -> np.dtype[Any]:
         return self.cell.dtype
 
-    def replace(self, *, settings: dict[str, bool] | None = None, **weights: Array) -> Self:
-        """A new layer of the same class, stateless as yet, with those weights and settings in place of its own."""
-        activation = self.cell.activation.name
-        return type(self)(
-            **{**self.cell.weights, **weights}, activation=activation, **{**self.settings, **(settings or {})}
-        )
+    def replace(self, **weights: Array) -> Self:
+        """The same layer with those weights in place of its own, and no state kept as yet."""
+        twin = copy.copy(self)
+        twin.cell, twin.state = self.cell.replace(**weights), None
+        return twin
 
     @property
     def settings(self) -> dict[str, bool]:

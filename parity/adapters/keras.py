@@ -55,7 +55,7 @@ def keras() -> ModuleType:
 
 @contextlib.contextmanager
 def muted_start() -> Iterator[None]:
-    """File descriptor 2 closed: TensorFlow's C++ writes there before any logging level counts. Restored whatever happens."""
+    """Nothing reaches file descriptor 2: TensorFlow's C++ writes there before any logging level counts."""
     sys.stderr.flush()
     saved = os.dup(2)
     with open(os.devnull, "w") as nowhere:
@@ -84,8 +84,8 @@ def from_keras(layer: Any) -> SimpleRNN:
     """An rnn_scratch layer with the weights and settings of a built Keras layer.
 
     layer: SimpleRNN, SimpleRNNCell, RNN(SimpleRNNCell), or a Sequential of one of them, from Keras 3 or tf_keras, in
-    float16, float32 or float64. Wx is its kernel transposed, Wh its recurrent kernel transposed, b its bias, bit for bit.
-    A bare cell becomes a layer that returns the last output. The state that a stateful layer holds comes along.
+    float16, float32 or float64. Wx is its kernel transposed, Wh its recurrent kernel transposed, b its bias, bit for
+    bit. A bare cell becomes a layer that returns the last output. The state that a stateful layer holds comes along.
     Dropout, initializers, regularizers, constraints and `unroll` change nothing at inference and are ignored.
 
     Raises UnsupportedError for what it cannot carry, naming it; InputError for a layer that is not built, and for
@@ -128,7 +128,7 @@ def only_layer(layer: Any) -> Any:
             )
         if len(inner) > 1:
             raise UnsupportedError(
-                f"model {layer.name}: expected one recurrent layer; it has {len(inner)}: {', '.join(p.name for p in inner)}"
+                f"model {layer.name}: expected one recurrent layer; it has {', '.join(part.name for part in inner)}"
             )
         return only_layer(inner[0])
     if not _is_covered(layer):
@@ -270,6 +270,8 @@ def run(layer: Any, case: Case) -> tuple[Array, ...]:
     """A Keras layer's outputs as arrays. A graph where there are many steps, eager otherwise: see GRAPH_STEPS."""
     states = None if case.initial_state is None else [np.array(state) for state in case.initial_state]
 
+    x = keras().ops.convert_to_tensor(case.x)
+
     def compute(x: Any) -> Any:
         return layer(x, mask=case.mask, initial_state=states, training=False)
 
@@ -278,8 +280,9 @@ def run(layer: Any, case: Case) -> tuple[Array, ...]:
         and not getattr(layer, "unroll", False)
         and keras().backend.backend() == "tensorflow"
     ):
-        compute = importlib.import_module("tensorflow").function(compute, autograph=False)
-    outputs = compute(keras().ops.convert_to_tensor(case.x))
+        graph = importlib.import_module("tensorflow").function(compute, autograph=False)
+        compute = graph.get_concrete_function(x)  # called directly, the graph would warn of being traced anew each time
+    outputs = compute(x)
     parts = outputs if isinstance(outputs, tuple | list) else (outputs,)
     return tuple(np.asarray(part) for part in parts)
 

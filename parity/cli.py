@@ -1,0 +1,250 @@
+"""The command line: options in, Report out. It holds no logic of its own."""
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from parity.errors import InputError, ParityError
+
+AXES = ("batch", "timesteps", "input_dim", "units", "return_sequences", "activation", "weights")
+
+
+def several(element: Callable[[str], Any], expected: str) -> Callable[..., Any]:
+    """A callback that reads `1,8` as (1, 8), each part by `element`."""
+
+    def parse(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[Any, ...] | None:
+        try:
+            return None if value is None else tuple(element(part.strip()) for part in value.split(","))
+        except (ValueError, KeyError):
+            raise click.BadParameter(f"expected {expected}; received {value!r}") from None
+
+    return parse
+
+
+integers = several(int, "integers, as 1,8")
+booleans = several(lambda text: {"true": True, "false": False}[text.lower()], "true, false or true,false")
+names = several(str, "names, as tanh,relu")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="keras-parity", message="keras-parity %(version)s")
+def cli() -> None:
+    """Is a recurrent layer that was taken out of Keras and written again still the same function?"""
+
+
+@cli.command()
+@click.argument("model", required=False)
+@click.option("--candidate", metavar="FILE.py:NAME", help="The function to judge; rnn_scratch itself if not given.")
+@click.option("--inputs", metavar="X.npy", help="Inputs (batch, timesteps, input_dim); drawn if not given.")
+@click.option("--outputs", metavar="Y.npy", help="Outputs computed elsewhere from --inputs, instead of a candidate.")
+@click.option("--mask", metavar="M.npy", help="Mask (batch, timesteps), true where a step counts.")
+@click.option("--initial-state", metavar="S.npy", help="Initial state (batch, units).")
+@click.option("--input-shape", callback=integers, metavar="T,D", help="(timesteps, input_dim) of drawn inputs.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all that is drawn.")
+@click.option("--atol", type=float, default=0.0, help="Granted beside rounding; the verdict is then not proved.")
+@click.option("--rtol", type=float, default=0.0, help="Likewise, relative to what is expected.")
+@click.option("--json", "json_path", metavar="FILE", help="Write the report there as JSON.")
+@click.option("--batch", callback=integers, help="Of the grid: these batch sizes.")
+@click.option("--timesteps", callback=integers, help="... these numbers of timesteps.")
+@click.option("--input-dim", callback=integers, help="... these numbers of features.")
+@click.option("--units", callback=integers, help="... these numbers of units.")
+@click.option("--return-sequences", callback=booleans, help="... these values of return_sequences.")
+@click.option("--activation", callback=names, help="... these activations.")
+@click.option("--weights", callback=names, help="... these weights: normal, keras, uniform, chaotic.")
+@click.option("--case", "only", metavar="PATTERN", help="... the cases whose id matches, as `*-relu-*` does.")
+@click.option("--list", "listing", is_flag=True, help="Print the ids of the grid's cases and stop.")
+@click.option("--verbose", is_flag=True, help="A row for every case.")
+def check(model: str | None, json_path: str | None, listing: bool, verbose: bool, **options: Any) -> int:
+    """Check a candidate against Keras.
+
+    Without MODEL: over the built-in grid of SimpleRNN cases; a candidate is then a function forward(x, layer). With
+    MODEL, a saved Keras model that is one SimpleRNN: a function of x (and of layer, mask, initial_state those it has),
+    a step function step(x_t, state), or --outputs.
+
+    Exit status: 0 PASS, 1 FAIL, 2 INCONCLUSIVE or ERROR.
+    """
+    select = {name: options[name] for name in AXES if options[name] is not None}
+    with written(json_path) as write:
+        if listing:
+            from parity.cases import grid
+
+            for case in grid(select, options["only"], options["seed"]):
+                click.echo(case.id)
+            return 0
+        quiet()
+        try:
+            report = check_model(model, select, options) if model else check_grid(select, options)
+        except ParityError as error:
+            write(failure(model or "grid", error))
+            raise
+        write(report)
+    show(report, verbose)
+    return int(report.exit_status)
+
+
+def check_model(model: str, select: dict[str, Any], options: dict[str, Any]) -> Any:
+    from parity import api
+    from parity.candidates import load, scratch
+
+    if select or options["only"]:
+        name = next(iter(select), "case").replace("_", "-")
+        raise InputError(f"--{name} selects cases of the grid; with a model, give --inputs or --input-shape")
+    if options["outputs"] and options["candidate"]:
+        raise InputError("--outputs and --candidate: expected one of them")
+    if options["outputs"] and not options["inputs"]:
+        raise InputError("--outputs: expected --inputs too, the inputs that they were computed from")
+    candidate = load_array("--outputs", options["outputs"])
+    if candidate is None:
+        candidate = load(options["candidate"]) if options["candidate"] else scratch
+    return api.check(
+        candidate,
+        model,
+        load_array("--inputs", options["inputs"]),
+        input_shape=options["input_shape"],
+        mask=load_array("--mask", options["mask"]),
+        initial_state=load_array("--initial-state", options["initial_state"]),
+        seed=options["seed"],
+        atol=options["atol"],
+        rtol=options["rtol"],
+    )
+
+
+def check_grid(select: dict[str, Any], options: dict[str, Any]) -> Any:
+    from parity import api
+    from parity.candidates import load
+    from parity.cases import grid
+
+    for name in ("inputs", "outputs", "mask", "initial_state", "input_shape"):
+        if options[name]:
+            raise InputError(f"--{name.replace('_', '-')}: expected a model to go with it; the grid draws its own")
+    cases = grid(select, options["only"], options["seed"])
+    candidate = load(options["candidate"]) if options["candidate"] else None
+    with progress(len(cases)) as done:
+        return api.check_grid(
+            candidate, cases, seed=options["seed"], atol=options["atol"], rtol=options["rtol"], done=done
+        )
+
+
+def load_array(option: str, path: str | None) -> Any:
+    """The array in an .npy file, never unpickled; InputError for anything else."""
+    import numpy as np
+
+    if path is None:
+        return None
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = " ".join(str(error).split()) or "the file is empty"
+        raise InputError(f"{option}: {path}: expected an .npy file of numbers: {reason}") from None
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{option}: {path}: expected one array (.npy); received an archive of several")
+    return array
+
+
+@contextlib.contextmanager
+def progress(total: int) -> Iterator[Callable[[Any], None]]:
+    """A bar on the terminal, nothing in a pipe."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}")
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("starting TensorFlow", total=total)
+        yield lambda result: bar.update(task, advance=1, description=result.id)
+
+
+@contextlib.contextmanager
+def written(path: str | None) -> Iterator[Callable[[Any], None]]:
+    """A function that writes a report as JSON, whole or not at all. Whether it can is found out before the work."""
+    if path is None:
+        yield lambda report: None
+        return
+    target = Path(path)
+    try:
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    except OSError as error:
+        raise InputError(f"--json: {path}: cannot be written: {error.strerror}") from None
+    if target.is_dir():
+        os.close(handle)
+        os.unlink(temporary)
+        raise InputError(f"--json: {path}: expected a file; it is a folder")
+
+    def write(report: Any) -> None:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(report.to_dict(), file, indent=1, allow_nan=False)
+            file.write("\n")
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+
+    try:
+        yield write
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def failure(what: str, error: ParityError) -> Any:
+    """The report on a question that could not be put."""
+    from parity.report import CaseReport, Report, environment
+
+    return Report((CaseReport(what, "ERROR", notes=(str(error),)),), environment=environment())
+
+
+def show(report: Any, verbose: bool) -> None:
+    if verbose:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table("case", "verdict", "proved", "worst", "Keras", "method")
+        for case in report.cases:
+            proved = "yes" if case.proved else "no"
+            numbers = ("" if value is None else f"{value:.3g}" for value in (case.worst, case.keras_worst))
+            table.add_row(case.id, case.verdict, proved, *numbers, ", ".join(case.method))
+        Console(width=None if sys.stdout.isatty() else 160).print(table)
+    click.echo(str(report))
+
+
+def quiet() -> None:
+    """TensorFlow's and Keras's own messages do not reach the user of this command; a candidate's do."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for name in ("tensorflow", "absl"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(keras|tf_keras|tensorflow)\b")
+
+
+def main() -> None:
+    """The command `parity`: one line on standard error and status 2 for whatever is wrong with the question."""
+    try:
+        status = cli.main(standalone_mode=False)
+    except ParityError as error:
+        status = complain(str(error))
+    except click.ClickException as error:
+        status = complain(error.format_message())
+    except (click.Abort, KeyboardInterrupt):
+        status = complain("interrupted")
+    sys.exit(status)
+
+
+def complain(message: str) -> int:
+    click.echo(f"ERROR  {' '.join(message.split())}", err=True)
+    return 2
+
+
+if __name__ == "__main__":
+    main()
