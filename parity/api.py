@@ -182,7 +182,7 @@ class Survey:
     tolerance: Tolerance
     seed: int
     skipped: dict[str, int] = field(default_factory=dict)
-    refused: list[str] = field(default_factory=list)
+    refused: dict[str, list[str]] = field(default_factory=dict)
     asked: list[Case] = field(default_factory=list)
 
     def skip(self, what: str) -> None:
@@ -202,7 +202,7 @@ class Survey:
             try:
                 findings.append(self.examine(oracle, question))
             except CandidateError as error:
-                self.refused.append(f"{question.id.removeprefix(case.id + ' / ')} ({error})")
+                self.refused.setdefault(str(error), []).append(question.id.removeprefix(case.id + " / "))
         if self.candidate.callable:
             findings.append(self.examine(oracle, again(case)))
         return summarize(case, findings, self.tolerance)
@@ -229,7 +229,8 @@ class Survey:
         """What these questions could not have shown, because nobody put them."""
         for what, number in self.skipped.items():
             yield f"{number} cases with {what}: the candidate has no such parameter"
-        yield from dict.fromkeys(self.refused)
+        for reason, questions in self.refused.items():
+            yield f"{', '.join(dict.fromkeys(questions))} ({reason})"
         if not self.candidate.callable:
             yield "any inputs but these, and a second call"
         if not any(case.mask is not None for case in self.asked) and not any("mask" in what for what in self.skipped):
@@ -281,16 +282,12 @@ def summarize(case: Case, findings: Sequence[tuple[Finding, Finding]], tolerance
 def notes(case: Case, found: Sequence[Finding], shown: Finding | None, tolerance: Tolerance) -> Iterator[str]:
     if shown and shown.case is not found[0].case:
         yield f"seen in {describe(shown)}"
+    for kind in ("wrong", "disputed", "vacuous", "undecided"):
+        told = [finding for finding in found if getattr(finding, kind)]
+        if told:
+            place = "" if told[0] is found[0] else told[0].case.id.removeprefix(case.id + " / ") + ": "
+            yield f"{place}{getattr(told[0], kind)}{f' (likewise {len(told) - 1} other questions)' if told[1:] else ''}"
     for finding in found:
-        name = "" if finding is found[0] else finding.case.id.removeprefix(case.id + " / ") + ": "
-        if finding.wrong:
-            yield f"{name}{finding.wrong}"
-        if finding.disputed:
-            yield f"{name}{finding.disputed}"
-        if finding.vacuous:
-            yield f"{name}{finding.vacuous}"
-        if undecided := finding.tally.undecided:
-            yield f"{name}{undecided} elements where some order of the sums overflows: nobody can tell"
         yield from finding.notes
     failing = [f for f in found if f.verdict == "FAIL"]
     if failing and all(f.case.id.endswith("asked again") for f in failing):

@@ -271,7 +271,9 @@ def companions(case: Case, takes: frozenset[str], seed: int) -> Iterator[Case]:
         )
         return replace(case, id=f"{case.id} / {name}", x=x, mask=mask, initial_state=states)
 
-    yield from (drawn(f"{t} timesteps, batch {batch}", batch, t) for t, batch in ((1, 3), (2, 1), (3, 2)))
+    yield from (
+        drawn(f"{t} timestep{'s' if t > 1 else ''}, batch {batch}", batch, t) for t, batch in ((1, 3), (2, 1), (3, 2))
+    )
     if case.timesteps < LONG:
         yield drawn(f"{LONG} timesteps, batch 2", 2, LONG)
     if "initial_state" in takes:

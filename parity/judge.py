@@ -141,9 +141,15 @@ class Finding:
             return "INCONCLUSIVE"
         if self.wrong or self.proof.worst > 1 or self.evidence.worst > SAMPLED_FAIL:
             return "FAIL"
-        if self.proof.undecided or self.evidence.undecided or self.evidence.worst > 1:
+        if self.undecided or self.evidence.worst > 1:
             return "INCONCLUSIVE"
         return "INCONCLUSIVE" if self.vacuous and "stepped" not in self.method else "PASS"
+
+    @property
+    def undecided(self) -> str | None:
+        """How many elements nobody can tell of, and why."""
+        number = self.proof.undecided + self.evidence.undecided
+        return f"of {number:,} elements nobody can tell: some order of their sums overflows" if number else None
 
     @property
     def proved(self) -> bool:
@@ -364,10 +370,12 @@ class Judge:
     def spread(self, runs: Array, signal: float) -> Spread:
         mid = runs[0]
         width = np.abs(runs - mid).max(axis=(0, 2))[:, None]
-        came_in: Array = np.isnan(self.x).any(axis=(1, 2))[:, None] & np.isnan(mid).any(axis=1, keepdims=True)
+        came_in: Array = np.isnan(self.x).any(axis=(1, 2)) & np.isnan(mid).any(axis=1)
+        came_in = came_in[:, None]
         width = np.where(came_in, 0, width) + self.arithmetic.tiny  # NaN of the inputs is not a matter of rounding
         fits: Array = np.abs(mid).max(axis=1, keepdims=True) + width <= self.arithmetic.largest
-        return Spread(mid, width, useful=(came_in | (fits & (width < VACUOUS * (signal or 1))))[:, 0])
+        useful = np.asarray(came_in | (fits & (width < VACUOUS * (signal or 1))))
+        return Spread(mid, width, useful[:, 0])
 
     def against_spread(self, t: int, outputs: Sequence[Array], spreads: Sequence[Spread]) -> None:
         for got, spread in zip(outputs, spreads, strict=False):

@@ -131,6 +131,11 @@ def only_layer(layer: Any) -> Any:
                 f"model {layer.name}: expected one recurrent layer; it has {', '.join(part.name for part in inner)}"
             )
         return only_layer(inner[0])
+    if not family:
+        what = f"{kind} of {type(layer).__module__}"
+        raise UnsupportedError(
+            f"expected a layer of Keras's own ({COVERED}); received {what}, which may compute anything"
+        )
     if not _is_covered(layer):
         cell = getattr(layer, "cell", None)
         what = f"{kind} of {type(cell).__name__}" if cell is not None and kind == "RNN" else kind
@@ -268,20 +273,17 @@ class Oracle:
 
 def run(layer: Any, case: Case) -> tuple[Array, ...]:
     """A Keras layer's outputs as arrays. A graph where there are many steps, eager otherwise: see GRAPH_STEPS."""
-    states = None if case.initial_state is None else [np.array(state) for state in case.initial_state]
-
-    x = keras().ops.convert_to_tensor(case.x)
+    tensor = keras().ops.convert_to_tensor  # tf_keras takes no arrays beside its input
+    x, mask = tensor(case.x), None if case.mask is None else tensor(case.mask)
+    states = None if case.initial_state is None else [tensor(state) for state in case.initial_state]
 
     def compute(x: Any) -> Any:
-        return layer(x, mask=case.mask, initial_state=states, training=False)
+        return layer(x, mask=mask, initial_state=states, training=False)
 
-    if (
-        case.timesteps > GRAPH_STEPS
-        and not getattr(layer, "unroll", False)
-        and keras().backend.backend() == "tensorflow"
-    ):
+    long = case.timesteps > GRAPH_STEPS and not getattr(layer, "unroll", False)
+    if long and keras().backend.backend() == "tensorflow":
         graph = importlib.import_module("tensorflow").function(compute, autograph=False)
-        compute = graph.get_concrete_function(x)  # called directly, the graph would warn of being traced anew each time
+        compute = graph.get_concrete_function(x)  # calling `graph` itself would warn of being traced anew each time
     outputs = compute(x)
     parts = outputs if isinstance(outputs, tuple | list) else (outputs,)
     return tuple(np.asarray(part) for part in parts)
@@ -318,6 +320,7 @@ def build_random(layer: Any, input_shape: tuple[int, ...], seed: int) -> bool:
     cell = cell_of(layer)
     if cell.get_weights():
         return False
+    _dtype(layer, cell), activation_name(cell)  # refused by name before Keras trips over them
     if not getattr(cell, "built", False):
         layer.build((None, input_shape[-1]) if layer is cell else (None, *input_shape))
     weights = random_weights(generator(seed, "build"), "normal", int(cell.units), int(input_shape[-1]))
