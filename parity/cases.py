@@ -46,15 +46,17 @@ class Case:
     def timesteps(self) -> int:
         return int(self.x.shape[1])
 
-    def first(self, steps: int) -> "Case":
-        """The case cut to the first `steps` that are processed: the last ones in time if it goes backwards."""
-        kept = slice(self.timesteps - steps, None) if self.layer.go_backwards else slice(steps)
-        return replace(self, x=self.x[:, kept], mask=None if self.mask is None else self.mask[:, kept])
+    def steps(self, start: int, stop: int, states: tuple[Array, ...] | None) -> "Case":
+        """A case of some of the steps, counted in the order of processing, from those states."""
+        kept = slice(start, stop)
+        if self.layer.go_backwards:
+            kept = slice(self.timesteps - stop, self.timesteps - start)
+        mask = None if self.mask is None else self.mask[:, kept]
+        return replace(self, x=self.x[:, kept], mask=mask, initial_state=states)
 
-    def step(self, t: int, states: tuple[Array, ...]) -> "Case":
-        """The t-th step processed as a case of its own, unmasked, from those states."""
-        at = self.timesteps - 1 - t if self.layer.go_backwards else t
-        return replace(self, x=self.x[:, at : at + 1], mask=None, initial_state=states)
+    def first(self, steps: int) -> "Case":
+        """The case cut to the first steps that are processed."""
+        return self.steps(0, steps, self.initial_state)
 
     def processed(self) -> tuple[Array, Mask | None]:
         """x and mask in the order of processing."""

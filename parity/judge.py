@@ -7,7 +7,7 @@ stepped from its own states (`stepped`), and the spread of perturbed references 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -320,10 +320,11 @@ class Judge:
         outputs: list[Array] = []
         steps = min(self.case.timesteps, STEPPED_STEPS)
         for t in range(steps):
-            answer = self.candidate.ask(self.case.step(t, (state,)))
+            case = replace(self.case.steps(t, t + 1, (state,)), mask=None)
+            answer = self.candidate.ask(case)
             assert answer.outputs is not None
             h = answer.outputs[0]
-            self.finding.wrong = self.finding.wrong or wrong_structure(self.case.step(t, (state,)), answer)
+            self.finding.wrong = self.finding.wrong or wrong_structure(case, answer)
             if self.finding.wrong:
                 return np.zeros((self.case.batch, 0, self.layer.units))
             keep = np.ones((len(h), 1), bool) if self.mask is None else self.mask[:, t, None]

@@ -6,10 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
-import keras
 import parity
 from parity import cli
 
@@ -90,10 +90,10 @@ def run(files, monkeypatch, capsys):
     def call(*arguments):
         monkeypatch.chdir(files)
         monkeypatch.setattr(sys, "argv", ["parity", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit:
+        with pytest.raises(SystemExit) as ended:
             cli.main()
         captured = capsys.readouterr()
-        return exit.value.code, captured.out, captured.err
+        return ended.value.code, captured.out, captured.err
 
     return call
 
@@ -247,7 +247,9 @@ def test_no_half_written_report_is_left(run, files):
 def test_list_and_verbose(run):
     status, out, _ = run("check", *GRID, "--list")
     assert status == 0
-    assert out.split() and all(line.startswith("simple_rnn-") for line in out.split())
+    ids = out.split()
+    assert ids
+    assert all(name.startswith("simple_rnn-") for name in ids)
     _, out, _ = run("check", *GRID, "--verbose")
     assert "simple_rnn-b8-t10" in out
 

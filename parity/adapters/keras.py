@@ -30,6 +30,7 @@ Array = NDArray[Any]
 
 COVERED = "SimpleRNN, SimpleRNNCell, RNN(SimpleRNNCell), or a Sequential of one of them"
 NOT_LAYERS = frozenset({"InputLayer"})
+BLOCK_STEPS = 50_000
 GRAPH_STEPS = 50
 """Eager TensorFlow takes a millisecond a time step; tracing a graph takes as long as this many steps."""
 
@@ -249,6 +250,8 @@ class Oracle:
     def ask(self, case: Case) -> Answer:
         mine = case.layer is self.scratch
         try:
+            if case.mask is None and case.timesteps > BLOCK_STEPS:
+                return self.in_blocks(case)
             layer = self.own if mine and self.own is not None else self.twin(case)
             outputs = run(layer, case)
             if case.layer.return_sequences:
@@ -258,6 +261,20 @@ class Oracle:
             raise
         except Exception as error:
             raise KerasError(f"Keras raised on {case.id}: {one_line(error)}") from error
+
+    def in_blocks(self, case: Case) -> Answer:
+        """The same steps, the state handed from block to block: TensorFlow's loop keeps memory for every step."""
+        layer = self.twin(case, return_sequences=True, return_state=True)
+        states = case.layer.initial_states(case.batch, case.initial_state)
+        pieces = []
+        for start in range(0, case.timesteps, BLOCK_STEPS):
+            block = case.steps(start, min(start + BLOCK_STEPS, case.timesteps), states)
+            piece, *new = run(layer, block)
+            states = tuple(new)
+            pieces.append(piece)
+        sequence = np.concatenate(pieces, axis=1)
+        output = sequence if case.layer.return_sequences else sequence[:, -1]
+        return Answer((output, *states) if case.layer.return_state else (output,), sequence=sequence)
 
     def twin(self, case: Case, **settings: Any) -> Any:
         """A stateless layer of the same Keras around the same cell, or around one with the case's weights."""
