@@ -2,10 +2,12 @@
 
 Judging is by residuals where the candidate's states can be seen: each step is computed in float64 from the candidate's
 own previous state, on balls, so no error travels from one step to the next and the length of the sequence does not
-matter. Where only a last output is seen, in the order of preference: balls carried through (`forward`), the candidate
-stepped from its own states (`stepped`), and the spread of perturbed references (`prefixes`, `sampled`).
+matter. Where only a last output is seen, in the order of preference: balls carried through (`forward`), the sequence
+that the candidate shows when its `layer` says so or when it is stepped from its own states (`stepped`), and the spread
+of perturbed references (`prefixes`, `sampled`).
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 
 from parity.candidates import Answer, Candidate
 from parity.cases import Case, generator
+from parity.errors import CandidateError
 from parity.report import PROVING
 from parity.rounding import ARITHMETIC, Arithmetic, Ball
 
@@ -143,7 +146,7 @@ class Finding:
             return "FAIL"
         if self.undecided or self.evidence.worst > 1:
             return "INCONCLUSIVE"
-        return "INCONCLUSIVE" if self.vacuous and "stepped" not in self.method else "PASS"
+        return "INCONCLUSIVE" if self.vacuous and not PROVING & set(self.method) else "PASS"
 
     @property
     def undecided(self) -> str | None:
@@ -213,7 +216,7 @@ class Judge:
         if sequence is not None:
             self.finding.method.append("stepped" if answer.outputs is None else "stepwise")
             self.stepwise(sequence)
-            self.ends(sequence, outputs)
+            self.ends(sequence, outputs, self.finding.proof)
         elif self.case.timesteps <= FORWARD_STEPS:
             self.finding.method.append("forward")
             for got, ball in zip(outputs, self.carried(), strict=False):
@@ -270,16 +273,16 @@ class Judge:
         rad = self.arithmetic.unit * np.abs(values) + self.arithmetic.tiny
         return Ball(values.astype(np.float64), self.arithmetic, rad)
 
-    def ends(self, sequence: Array, outputs: Sequence[Array]) -> None:
+    def ends(self, sequence: Array, outputs: Sequence[Array], tally: Tally) -> None:
         """The last output, where the sequence was seen beside it, and the final state."""
         if outputs and not self.layer.return_sequences:
-            self.compare(self.finding.proof, outputs[0][:, None], self.copied(sequence[:, -1]))
+            self.compare(tally, outputs[0][:, None], self.copied(sequence[:, -1]))
         for state in outputs[1:]:
             live = (
                 np.full((len(sequence), 1), self.last_step) if self.mask is None else last_live(self.mask, final=True)
             )
             kept = np.take_along_axis(sequence, np.maximum(live, 0)[..., None], axis=1)[:, 0]
-            self.compare(self.finding.proof, state[:, None], self.copied(np.where(live < 0, self.start, kept)))
+            self.compare(tally, state[:, None], self.copied(np.where(live < 0, self.start, kept)))
 
     def carried(self) -> tuple[Ball, Ball]:
         """The last output and the final state as balls, carried through all the steps."""
@@ -299,11 +302,15 @@ class Judge:
     # --- evidence ---
 
     def end_to_end(self, outputs: Sequence[Array]) -> None:
-        if "initial_state" in self.candidate.takes and self.candidate.callable:
-            self.finding.method.append("stepped")
-            self.stepwise(self.stepped())
+        """A last output after many steps. It is proved where the candidate can be made to show a proved sequence that
+        ends in that very output; otherwise there is the evidence of perturbed references."""
+        for method, view in self.views():
+            self.finding.method.append(method)
+            self.stepwise(view)
+            if self.ends_in(view, outputs):
+                return
         steps, seen = [self.last_step], {self.last_step: outputs}
-        if self.candidate.callable and "stepped" not in self.finding.method:
+        if self.candidate.callable and not self.finding.method:
             self.finding.method.append("prefixes")
             steps = [self.case.timesteps // 2, self.last_step - 1, self.last_step]
             seen |= {t: self.prefix(t) for t in steps[:-1]}
@@ -313,6 +320,30 @@ class Judge:
             self.against_spread(t, seen[t], spreads[t])
         if self.mask is None and "prefixes" in self.finding.method:
             self.residual(seen[self.last_step - 1][0], outputs[0], spreads[self.last_step - 1][0])
+
+    def views(self) -> Iterator[tuple[str, Array]]:
+        """The sequences that the candidate can be made to show: by the setting of its `layer`, or step by step."""
+        if not self.candidate.callable:
+            return
+        with contextlib.suppress(CandidateError):
+            if "layer" in self.candidate.takes:
+                layer = self.layer.replace()
+                layer.return_sequences, layer.return_state = True, False
+                case = replace(self.case, layer=layer)
+                answer = self.candidate.ask(case)
+                if answer.outputs and not wrong_structure(case, answer):
+                    yield "stepwise", answer.outputs[0]
+        with contextlib.suppress(CandidateError):
+            if "initial_state" in self.candidate.takes:
+                yield "stepped", self.stepped()
+
+    def ends_in(self, sequence: Array, outputs: Sequence[Array]) -> bool:
+        """Whether the outputs are those of the sequence's end, but for a rounding of what is handed on."""
+        if sequence.shape[1] < self.case.timesteps:
+            return False
+        tally = Tally()
+        self.ends(sequence, outputs, tally)
+        return tally.worst <= 1 and not tally.undecided
 
     def stepped(self) -> Array:
         """The candidate called on one step at a time from its own last state: its sequence."""
