@@ -152,10 +152,18 @@ class Report:
         if len(self.cases) > 1:
             counts = ", ".join(f"{number} {name}" for name, number in self.counts.items() if name != "cases" and number)
             lines.append(f"{self.verdict}  {len(self.cases)} cases: {counts}{self._largest()}")
+        if marks := self._marks():
+            lines.append(f"every FAIL, and no PASS, has one of: {', '.join(marks)}")
         if self.verdict in ("PASS", "FAIL"):
             lines.append(self._proof())
         lines += [f"not asked: {'; '.join(self.not_asked)}"] if self.not_asked else []
         return [*lines, ", ".join(f"{name} {value}" for name, value in self.environment.items())]
+
+    def _marks(self) -> list[str]:
+        """The parts of ids that tell the failing cases from the passing ones, if some do."""
+        parts = {verdict: [set(c.id.split("-")) for c in self.cases if c.verdict == verdict] for verdict in VERDICTS}
+        marks = set[str]().union(*parts["FAIL"]) - set[str]().union(*parts["PASS"])
+        return sorted(marks) if parts["PASS"] and parts["FAIL"] and all(marks & case for case in parts["FAIL"]) else []
 
     def _proof(self) -> str:
         decisive = [case for case in self.cases if case.verdict == self.verdict]
