@@ -19,11 +19,11 @@ from parity.candidates import Answer, Candidate
 from parity.cases import Case, generator
 from parity.errors import CandidateError
 from parity.report import PROVING
-from parity.rounding import ARITHMETIC, Arithmetic, Ball
+from parity.rounding import ARITHMETIC, Arithmetic, Ball, on_balls
 
 Array = NDArray[Any]
 
-BLOCK = 1 << 17
+BLOCK = 1 << 16
 """Elements of state judged at a time: what stays in a core's cache, and what bounds the memory of a check."""
 
 FORWARD_STEPS = 5
@@ -66,22 +66,24 @@ class Tally:
     def rms(self) -> float:
         return float(np.sqrt(self.squares / self.count)) if self.count else 0.0
 
-    def add(self, got: Array, mid: Array, rad: Array, timestep: int, excused: Array | None = None) -> None:
-        """All (batch, steps, units), the first step being `timestep`. excused: where the class of `got` (NaN, infinity,
-        overflow) was judged already: 0 agrees, NaN cannot be told, anything else is compared."""
+    def add(self, got: Array, mid: Array, rad: Array, timestep: int, classes: Array | None = None) -> bool:
+        """All (batch, steps, units), the first step being `timestep`. False, and nothing added, where something is not
+        finite and `classes` is not given: 0 where NaN or infinity agree, NaN where nobody can tell, 1 for a number."""
         difference = np.abs(got - mid)
         ratio = difference / rad
-        if excused is not None:
-            ratio = np.where(np.isnan(excused) | (excused == 0), excused, np.where(np.isnan(ratio), np.inf, ratio))
-            difference = np.where(excused == 1, np.where(np.isnan(difference), np.inf, difference), 0)
+        if classes is not None:
+            ratio = np.where(classes == 1, np.where(np.isnan(ratio), np.inf, ratio), classes)
+            difference = np.where(classes == 1, np.where(np.isnan(difference), np.inf, difference), 0)
             self.undecided += int(np.isnan(ratio).sum())
+        worst = _largest(ratio) if classes is None else float(np.fmax.reduce(ratio, axis=None, initial=0))
+        if classes is None and not np.isfinite(worst):
+            return False
         self.count += got.size
-        self.max_abs = max(self.max_abs, _largest(difference))
+        self.worst, self.max_abs = max(self.worst, worst), max(self.max_abs, _largest(difference))
         self.squares += float(np.vdot(difference, difference))
-        worst = _largest(ratio)
-        self.worst = max(self.worst, worst)
         if worst > 1:
             self._record(got, mid, rad, ratio, timestep)
+        return True
 
     def _record(self, got: Array, mid: Array, rad: Array, ratio: Array, timestep: int) -> None:
         outside = ratio > 1
@@ -105,9 +107,7 @@ class Tally:
 
 
 def _largest(array: Array) -> float:
-    """The maximum, NaN (what nobody can tell) left out."""
-    largest = float(array.max(initial=0))
-    return float(np.fmax.reduce(array, axis=None, initial=0)) if np.isnan(largest) else largest
+    return float(array.max(initial=0))
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ class Judge:
         self.candidate, self.case, self.tolerance, self.finding = candidate, case, tolerance, finding
         self.layer = case.layer
         self.arithmetic: Arithmetic = ARITHMETIC[self.layer.dtype.name]
-        self.cell = self.layer.cell.astype(np.float64)
+        self.cell = on_balls(self.layer.cell, self.arithmetic)
         self.x, self.mask = case.processed()
         self.start = self.layer.initial_states(case.batch, case.initial_state)[0]
         self.last_step = case.timesteps - 1
@@ -436,12 +436,11 @@ class Judge:
         mid, rad = ball.mid.reshape(got.shape), ball.radius.reshape(got.shape)
         overflow = None if ball.may_overflow is None else ball.may_overflow.reshape(got.shape)
         rad = self.tolerance.widen(rad, mid)
-        excused = None
-        if usable is not None and not usable.all():
-            excused = np.where(usable[:, None, None], self.classes(got, mid, rad, overflow), 0.0)
-        elif overflow is not None or not (np.isfinite(got).all() and np.isfinite(mid).all() and np.isfinite(rad).all()):
-            excused = self.classes(got, mid, rad, overflow)
-        tally.add(got, mid, rad, self.last_step if timestep is None else timestep, excused)
+        at = self.last_step if timestep is None else timestep
+        if (usable is None or usable.all()) and tally.add(got, mid, rad, at):
+            return
+        decided = self.classes(got, mid, rad, overflow)
+        tally.add(got, mid, rad, at, decided if usable is None else np.where(usable[:, None, None], decided, 0.0))
 
     def classes(self, got: Array, mid: Array, rad: Array, may_overflow: Array | None) -> Array:
         """0 where NaN or infinity agree, NaN where nobody can tell, 1 where the difference decides."""

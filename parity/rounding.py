@@ -14,17 +14,19 @@ sum z, S the sum of their magnitudes (input radii included) and d their propagat
 What is stored narrower than it is accumulated adds its roundings on top (`Arithmetic.stores`). Where every term and
 every partial sum is a multiple of one power of two small enough, nothing rounds at all and E is the underflow alone.
 
-Midpoints are float64. The magnitudes S are computed in float32 where the candidate's range allows (they need two
-digits, not sixteen) and enlarged by what that can lose.
+Midpoints are float64. Magnitudes and radii are float32 where the candidate's range allows: they need two digits, not
+sixteen, and are enlarged by more than that can lose.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rnn_scratch.activations import Activation
+from rnn_scratch.cells import Cell
 
 Array = NDArray[Any]
 REFERENCE_UNIT = 2.0**-53
@@ -47,6 +49,11 @@ class Arithmetic:
     stores: int
     tiny: float
     largest: float
+
+    @property
+    def radii(self) -> type[np.floating[Any]]:
+        """The type of magnitudes and radii: float32 would lose a float64's range."""
+        return np.float64 if self.dtype == "float64" else np.float32
 
 
 ARITHMETIC = {
@@ -89,30 +96,80 @@ class Ball:
         radius: Array = self.relative * np.abs(self.mid)
         return radius if self.rad is None else radius + self.rad
 
-    def dot(self, W: Array) -> "Sum":
+    def dot(self, W: "Array | Factor") -> "Sum":
         """The not yet rounded sums self @ W. W: (n, m) -> (rows, m)."""
-        fast = np.float64 if self.arithmetic.dtype == "float64" else np.float32
-        # n + 4 roundings of float32: two casts, a product and n additions, with one to spare
-        enlarge = 1 + (len(W) + 4) * float(np.finfo(fast).eps)
-        magnitude, weights = np.abs(self.mid).astype(fast), np.abs(W).astype(fast)
-        size = magnitude.dot(weights) * fast(enlarge)
-        spread = size * np.asarray(self.relative, fast) if np.any(self.relative) else None
+        factor = W if isinstance(W, Factor) else Factor(W, self.arithmetic)
+        magnitude = np.abs(self.mid.astype(self.arithmetic.radii))
+        size = factor.bound(magnitude)
         terms = np.count_nonzero(magnitude, axis=-1, keepdims=True)
+        spread = size * np.asarray(self.relative, size.dtype) if np.any(self.relative) else None
         if self.rad is not None:
-            own = self.rad.astype(fast).dot(weights) * fast(enlarge)
+            own = factor.bound(self.rad)
             spread = own if spread is None else spread + own
-            terms = np.full_like(terms, len(W))
-        mid = self.mid.dot(W)
+            terms = np.full_like(terms, magnitude.shape[-1])
+        mid = self.mid.dot(factor.W)
         return Sum(
             mid,
             self.arithmetic,
             size=size if spread is None else size + spread,
             spread=spread,
-            terms=np.minimum(terms, np.count_nonzero(W, axis=0)),
+            terms=np.minimum(narrow(terms), factor.terms),
             stored=np.abs(mid) if self.arithmetic.stores else None,
-            scale=max(largest_finite(magnitude), largest_finite(weights)),
-            grain=times(granularity(self.mid), granularity(W)) if spread is None else 0.0,
+            scale=max(largest_finite(magnitude), factor.largest),
+            grain=0.0 if spread is not None else self._grain(factor, float(size.max())),
         )
+
+    def _grain(self, factor: "Factor", size: float) -> float:
+        """The power of two that divides every product; 0 where it cannot make sums of that size exact."""
+        for part in (self.mid.ravel()[:64], self.mid):  # a few elements tell ordinary numbers from a lattice
+            grain = times(granularity(part), factor.grain)
+            if not size <= grain / self.arithmetic.accumulation:
+                return 0.0
+        return grain
+
+
+class Factor:
+    """A matrix of weights, (n, m) float64, and what products with it need to know, worked out once."""
+
+    __array_ufunc__ = None
+
+    def __init__(self, W: Array, arithmetic: Arithmetic) -> None:
+        self.W, self.arithmetic = W, arithmetic
+
+    @cached_property
+    def T(self) -> "Factor":
+        return Factor(self.W.T, self.arithmetic)
+
+    @cached_property
+    def magnitude(self) -> Array:
+        # n + 4 roundings of the product: two casts, a multiplication and n additions, with one to spare
+        enlarge = 1 + (len(self.W) + 4) * float(np.finfo(self.arithmetic.radii).eps)
+        return np.asarray(np.abs(self.W) * enlarge, self.arithmetic.radii)
+
+    @cached_property
+    def terms(self) -> Array:
+        return np.asarray(np.count_nonzero(self.W, axis=0))
+
+    @cached_property
+    def largest(self) -> float:
+        return largest_finite(np.abs(self.W))
+
+    @cached_property
+    def grain(self) -> float:
+        return granularity(self.W)
+
+    def bound(self, magnitude: Array) -> Array:
+        """magnitude @ |W|, or a little more. magnitude: (rows, n), not negative -> (rows, m)."""
+        return np.asarray(magnitude.astype(self.arithmetic.radii, copy=False).dot(self.magnitude))
+
+
+def on_balls(cell: Cell, arithmetic: Arithmetic) -> Cell:
+    """The cell in float64, its matrices as Factors: what `project` and `update` are called on to compute with balls."""
+    lifted = cell.astype(np.float64)
+    for name, array in lifted.weights.items():
+        if array.ndim == 2:
+            setattr(lifted, name, Factor(array, arithmetic))
+    return lifted
 
 
 @dataclass
@@ -120,8 +177,9 @@ class Sum:
     """A sum that nobody has rounded yet. All arrays are (rows, units).
 
     mid: its value. size: S, the sum of the terms' magnitudes. spread: d, the terms' own radii propagated, None for
-    zero. terms: N. stored: sum of |intermediate results| that the candidate may store, or None where that does not
-    matter. scale: the largest finite factor (for underflow). grain: a power of two that divides every term, or 0.
+    zero. terms: N, (1 or rows, units). stored: sum of |intermediate results| that the candidate may store, or None
+    where that does not matter. scale: the largest finite factor (for underflow). grain: a power of two that divides
+    every term, or 0.
     """
 
     mid: Array
@@ -157,7 +215,7 @@ class Sum:
         return type(self)(
             b,
             self.arithmetic,
-            size=size.astype(self.size.dtype) * self.size.dtype.type(1 + 2**-23),
+            size=np.asarray(size * (1 + 2**-23), self.size.dtype),
             spread=None,
             terms=(b != 0).astype(int),
             stored=size,
@@ -168,57 +226,69 @@ class Sum:
     @property
     def rounding(self) -> Array:
         """E: the most that rounding can move the sum, for any order of its terms. (rows, units)."""
-        a, terms = self.arithmetic, self.terms
-        step = terms * (a.accumulation + REFERENCE_UNIT)
-        if np.any(self.size > self.grain / a.accumulation):
-            error: Array = step / (1 - step) * self.size.astype(np.float64)
-        else:
-            error = np.zeros(self.mid.shape)
+        a = self.arithmetic
+        step = self.terms * (a.accumulation + REFERENCE_UNIT)
+        lost = np.asarray(2 * self.terms * a.tiny * (2 + self.scale), self.size.dtype)
+        error: Array = np.asarray(step / (1 - step), self.size.dtype) * self.size
+        if self.grain and np.all(self.size <= self.grain / a.accumulation):
+            error[...] = 0
         if self.stored is not None:
             kept = a.stores * a.unit
-            error = error + kept * (1 + kept) * (self.stored + error + (0 if self.spread is None else self.spread))
-        return error + 2 * terms * a.tiny * (2 + self.scale)
+            spread = 0 if self.spread is None else self.spread
+            error += kept * (1 + kept) * (self.stored.astype(error.dtype) + error + spread)
+        error += lost
+        return error
 
     def through(self, f: Activation) -> Ball:
         """f of the rounded sum: what rounding does before f, what f makes of that, and what f may itself be off by."""
-        e = self.rounding if self.spread is None else self.rounding + self.spread
+        e, a = self.rounding, self.arithmetic
+        if self.spread is not None:
+            e += self.spread
         y = f.f(self.mid)
-        moved = coupled_reach(self.mid, e, y) if f.couples_units else reach(f, self.mid, e, y)
-        own = (
-            coupled_allowance(self.mid, e, y, self.arithmetic)
-            if f.couples_units
-            else allowance(f, self.mid, e, y, moved, self.arithmetic)
-        )
-        rad, largest = moved + own, self.arithmetic.largest
-        if 1.001 * float(self.size.max(initial=0)) + float(e.max(initial=0)) <= largest and np.all(
-            np.abs(y) + rad <= largest
-        ):
-            return Ball(y, self.arithmetic, rad)
-        fits = (1.001 * self.size.astype(np.float64) + e <= largest) & (np.abs(y) + rad <= largest)
-        return Ball(y, self.arithmetic, rad, may_overflow=~fits)
+        size = np.abs(y.astype(e.dtype))
+        rad = coupled_radius(self.mid, e, y, a) if f.couples_units else radius(f, self.mid, e, y, size, a)
+        rad *= e.dtype.type(SLACK)
+        if 1.001 * self.size.max() + e.max() <= a.largest and float(size.max()) + float(rad.max()) <= a.largest:
+            return Ball(y, a, rad)
+        fits = (1.001 * self.size.astype(np.float64) + e <= a.largest) & (np.abs(y) + rad <= a.largest)
+        return Ball(y, a, rad, may_overflow=~fits)
+
+
+SLACK = 1 + 2.0**-18
+"""More than the roundings of a radius itself, when it is computed in float32."""
+
+
+def radius(f: Activation, z: Array, e: Array, y: Array, size: Array, a: Arithmetic) -> Array:
+    """The most by which a correct f of something within e of z differs from y, this process's f(z). size: |y|."""
+    moved = reach(f, z, e, y)
+    if not moved.max() <= (f.high - f.low) / 2:  # below that, no end of the range is nearer
+        moved = np.fmin(moved, np.maximum(y - f.low, f.high - y)).astype(e.dtype)
+    # see rnn_scratch.activations; FUNCTION_ERROR is relative to |y|, at most twice its binade
+    ulps = f.ulps64 if f.ulps64 is not None and a.dtype == "float64" else f.ulps
+    own = binade(size + moved)
+    own *= e.dtype.type(2 * (ulps * a.unit + FUNCTION_ERROR))
+    own += e.dtype.type(f.absolute * a.unit + a.tiny)
+    own += moved
+    if f.linear:
+        own += e.dtype.type(f.linear * a.unit) * (np.abs(z).astype(e.dtype) + e)
+    return own
 
 
 def reach(f: Activation, z: Array, e: Array, y: Array) -> Array:
-    """The most that f moves away from y = f(z) for arguments within e of z, however it is rounded at float64."""
+    """The most that f moves away from y = f(z) for arguments within e of z."""
+    if f.slope_at is not None:
+        # |f(z + t) - f(z)| <= |t| (|f'(z)| + |t| sup|f''| / 2); the constant is for f' of a rounded y
+        return np.asarray(e * np.minimum(f.slope_at(y.astype(e.dtype)) + 2.0**-20 + f.bend / 2 * e, f.slope))
     moved = np.maximum(np.abs(f.f(z + e) - y), np.abs(f.f(z - e) - y))
     for turn in f.turns:
         extreme = np.abs(f.f(np.array([turn])) - y)
         moved = np.where(np.abs(z - turn) <= e, np.maximum(moved, extreme), moved)
-    if np.isfinite(f.slope):
-        moved = np.minimum(moved, f.slope * e)
-    moved = np.fmin(moved, np.maximum(y - f.low, f.high - y))
-    return np.asarray(moved + FUNCTION_ERROR * np.abs(y))
+    return np.asarray(np.minimum(moved, f.slope * e) if np.isfinite(f.slope) else moved, e.dtype)
 
 
-def allowance(f: Activation, z: Array, e: Array, y: Array, moved: Array, a: Arithmetic) -> Array:
-    """What a correct implementation of f may be off by, for arguments within e of z: see `rnn_scratch.activations`."""
-    ulps = f.ulps64 if f.ulps64 is not None and a.dtype == "float64" else f.ulps
-    own = np.full_like(z, f.absolute * a.unit + a.tiny)
-    if ulps:
-        own += ulps * 2 * a.unit * binade(np.abs(y) + moved)
-    if f.linear:
-        own += f.linear * a.unit * (np.abs(z) + e)
-    return own
+def coupled_radius(z: Array, e: Array, y: Array, a: Arithmetic) -> Array:
+    """`radius` for softmax, which couples the units of the last axis."""
+    return np.asarray(coupled_reach(z, e, y) + coupled_allowance(z, e, y, a), e.dtype)
 
 
 def coupled_reach(z: Array, e: Array, y: Array) -> Array:
@@ -238,34 +308,33 @@ def coupled_allowance(z: Array, e: Array, y: Array, a: Arithmetic) -> Array:
 
 
 def binade(y: Array) -> Array:
-    """The largest power of two not above each |y|; 0 for what float32 holds only as subnormal, in float64 likewise."""
-    bits = np.ascontiguousarray(y, np.float64).view(np.int64)
-    power: Array = (bits & 0x7FF0000000000000).view(np.float64)
+    """The largest power of two not above each y, which is not negative; 0 for subnormal ones. Of the type of y."""
+    exponent = np.int32(0x7F800000) if y.dtype == np.float32 else np.int64(0x7FF0000000000000)
+    bits: Array = np.ascontiguousarray(y).view(exponent.dtype)
+    power: Array = (bits & exponent).view(y.dtype)
     return power
 
 
+def narrow(counts: NDArray[np.intp]) -> NDArray[np.intp]:
+    """(rows, 1), or (1, 1) where all rows count the same, so that what is made of it stays small."""
+    return counts[:1] if counts.min(initial=counts[0, 0]) == counts.max(initial=0) else counts
+
+
 def granularity(array: Array) -> float:
-    """The largest power of two that divides every element: infinity for zeros, 0 if it is below 2^-200."""
-    for part in (array.ravel()[:64], array):  # weights that were not chosen for it are told apart by a few
-        grain = _granularity(part[part != 0])
-        if grain < 2.0**-200:
-            return 0.0
-    return grain
+    """The largest power of two that divides every element: infinity for zeros, 0 where one is not finite."""
+    values = array[array != 0].astype(np.float64)
+    if not values.size:
+        return np.inf
+    if not np.isfinite(values).all():
+        return 0.0
+    significand, exponent = np.frexp(values)
+    integers = np.ldexp(significand, 53).astype(np.int64)
+    return float(np.ldexp((integers & -integers).astype(np.float64), exponent - 53).min())
 
 
 def times(a: float, b: float) -> float:
     """The granularity of products: infinite, not NaN, where one factor is all zeros."""
     return np.inf if np.inf in (a, b) else a * b
-
-
-def _granularity(values: Array) -> float:
-    if not values.size:
-        return np.inf
-    if not np.all(np.isfinite(values)):
-        return 0.0
-    significand, exponent = np.frexp(values.astype(np.float64))
-    integers = np.ldexp(significand, 53).astype(np.int64)
-    return float(np.ldexp((integers & -integers).astype(np.float64), exponent - 53).min())
 
 
 def largest_finite(array: Array) -> float:

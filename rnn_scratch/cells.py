@@ -17,7 +17,7 @@ FLOATS = ("float16", "float32", "float64")
 
 def as_weights(**weights: Any) -> list[Array]:
     """The named arrays, copied. ValueError says which is not of a real floating dtype, or not of the first one's."""
-    arrays = {name: np.array(value, order="C") for name, value in weights.items()}
+    arrays = {name: np.array(value, order="F") for name, value in weights.items()}  # products are with the transposes
     first, dtype = next((name, array.dtype) for name, array in arrays.items())
     for name, array in arrays.items():
         if array.dtype.name not in FLOATS:
@@ -115,4 +115,4 @@ class SimpleRNNCell:
         """activation(p + Wh h), written to `out` where given. p, h: (..., units) -> h_t: (..., units)."""
         z = h.dot(self.Wh.T)  # on the smallest layers `@` alone takes as long as this whole step
         z += p
-        return (self.activation(z, out),)
+        return (self.activation(z) if out is None else self.activation.f(z, out),)

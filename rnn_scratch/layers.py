@@ -64,32 +64,40 @@ class Recurrent:
         x = np.ascontiguousarray(x.swapaxes(0, 1))
         if self.go_backwards:
             x, steps = x[::-1], None if steps is None else steps[::-1]
-        output, states = self._loop(x, steps, states)
+        output, states = self._loop(x, states) if steps is None else self._masked_loop(x, states, steps)
         if self.stateful:
             self.state = tuple(state.copy() for state in states)
         results = [output.swapaxes(0, 1) if self.return_sequences else output, *(states if self.return_state else ())]
         results = results if batched else [result[0] for result in results]
         return tuple(results) if self.return_state else results[0]
 
-    def _loop(
-        self, x: Array, mask: NDArray[np.bool_] | None, states: tuple[Array, ...]
-    ) -> tuple[Array, tuple[Array, ...]]:
-        """x: (timesteps, batch, input_dim) in the order of processing -> the outputs so, or the last; final states."""
+    def _project(self, x: Array) -> Array:
+        """All steps at once: (timesteps, batch, input_dim) -> (timesteps, batch, what the cell makes of it)."""
         timesteps, batch, _ = x.shape
-        p = self.cell.project(x.reshape(timesteps * batch, -1)).reshape(timesteps, batch, -1)
+        p: Array = self.cell.project(x.reshape(timesteps * batch, self.input_dim))
+        return p.reshape(timesteps, batch, p.shape[-1])
+
+    def _loop(self, x: Array, states: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
+        """x in the order of processing -> the outputs so, (timesteps, batch, units), or the last; the final states."""
+        p, update = self._project(x), self.cell.update
         # h_t may overwrite p_t where they are of one size: a new array for a long sequence costs more than its sums.
-        y = p if p.shape[-1] == self.units else np.empty((timesteps, batch, self.units), p.dtype)
-        if mask is None:
-            update = self.cell.update
-            for p_t, y_t in zip(p, y, strict=True):
-                states = update(p_t, *states, y_t)
-            return (y if self.return_sequences else y[-1].copy()), tuple(state.copy() for state in states)
-        last = np.zeros_like(y[0])
-        for p_t, y_t, keep in zip(p, y, mask, strict=True):
-            new = self.cell.update(p_t, *states)
-            last = np.where(keep, new[0], 0 if self.zero_output_for_mask else last)
-            states = tuple(np.where(keep, n, s) for n, s in zip(new, states, strict=True))
-            y_t[...] = last
+        y = p if p.shape[-1] == self.units else np.empty((*p.shape[:2], self.units), p.dtype)
+        for p_t, y_t in zip(p, y, strict=True):
+            states = update(p_t, *states, y_t)
+        return (y if self.return_sequences else y[-1].copy()), tuple(state.copy() for state in states)
+
+    def _masked_loop(
+        self, x: Array, states: tuple[Array, ...], mask: NDArray[np.bool_]
+    ) -> tuple[Array, tuple[Array, ...]]:
+        """`_loop` with a mask (timesteps, batch, 1), in the order of processing too."""
+        y = np.empty((*x.shape[:2], self.units), x.dtype)
+        last = np.zeros_like(states[0])
+        with np.errstate(invalid="ignore"):  # NaN and infinity may stand at masked steps
+            for p_t, y_t, keep in zip(self._project(x), y, mask, strict=True):
+                new = self.cell.update(p_t, *states)
+                last = np.where(keep, new[0], 0 if self.zero_output_for_mask else last)
+                states = tuple(np.where(keep, n, s) for n, s in zip(new, states, strict=True))
+                y_t[...] = last
         return (y if self.return_sequences else last), states
 
     def initial_states(self, batch: int, initial_state: Any = None) -> tuple[Array, ...]:

@@ -60,7 +60,7 @@ def files(tmp_path_factory):
         keras.Sequential([keras.Input((7, 5)), *stack]).save(folder / f"{name}.keras")
     model = keras.saving.load_model(folder / "sequence.keras")
     poisoned = keras.saving.load_model(folder / "sequence.keras")
-    poisoned.set_weights([np.full_like(poisoned.get_weights()[0], np.nan), *poisoned.get_weights()[1:]])
+    poisoned.set_weights([weight * np.nan for weight in poisoned.get_weights()])
     poisoned.save(folder / "poisoned.keras")
     whole = (folder / "sequence.keras").read_bytes()
     (folder / "truncated.keras").write_bytes(whole[: len(whole) // 2])

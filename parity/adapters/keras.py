@@ -106,7 +106,7 @@ def from_keras(layer: Any) -> SimpleRNN:
     scratch = SimpleRNN(kernel.T, recurrent_kernel.T, *bias, activation=activation_name(cell), **settings)
     states = getattr(layer, "states", None)
     if settings["stateful"] and states and states[0] is not None:
-        scratch.state = tuple(np.array(state, dtype) for state in states)
+        scratch.state = tuple(np.asarray(state).astype(dtype) for state in states)
     return scratch
 
 
@@ -117,7 +117,7 @@ def only_layer(layer: Any) -> Any:
     """The one recurrent layer of a model, or the layer itself. UnsupportedError names what is not covered."""
     kind, family = type(layer).__name__, _family(layer)
     if family and kind in ("Sequential", "Functional"):
-        inner = [part for part in layer.layers if type(part).__name__ not in NOT_LAYERS]
+        inner = [part for part in getattr(layer, "operations", layer.layers) if type(part).__name__ not in NOT_LAYERS]
         foreign = [part for part in inner if not _is_covered(part)]
         if not inner or len(foreign) == len(inner):
             names = ", ".join(f"{part.name} ({type(part).__name__})" for part in inner) or "no layers"
@@ -131,6 +131,10 @@ def only_layer(layer: Any) -> Any:
             raise UnsupportedError(
                 f"model {layer.name}: expected one recurrent layer; it has {', '.join(part.name for part in inner)}"
             )
+        if kind == "Functional" and len(layer.inputs) != 1:
+            raise UnsupportedError(f"model {layer.name}: expected one input; it has {len(layer.inputs)}")
+        if kind == "Functional" and sum(map(len, layer._nodes_by_depth.values())) > 2:
+            raise UnsupportedError(f"model {layer.name}: {inner[0].name} is called more than once; expected once")
         return only_layer(inner[0])
     if not family:
         what = f"{kind} of {type(layer).__module__}"
@@ -164,10 +168,12 @@ def cell_of(layer: Any) -> Any:
 
 
 def _dtype(layer: Any, cell: Any) -> str:
+    if getattr(layer, "time_major", False):
+        raise UnsupportedError(f"{layer.name}: time_major is not covered; expected (batch, timesteps, input_dim)")
     dtypes = {str(part.compute_dtype) for part in (layer, cell)} | {str(part.variable_dtype) for part in (layer, cell)}
     if len(dtypes) > 1 or dtypes - set(FLOATS):
-        policy = getattr(layer, "dtype_policy", None)
-        name = getattr(policy, "name", None) or "/".join(sorted(dtypes))
+        policies = {getattr(part.dtype_policy, "name", None) for part in (layer, cell)}
+        name = (len(policies) == 1 and policies.pop()) or "/".join(sorted(dtypes))
         raise UnsupportedError(f"{layer.name}: dtype {name} is not covered; covered: {', '.join(FLOATS)}")
     return dtypes.pop()
 
@@ -179,6 +185,8 @@ def activation_name(cell: Any) -> str:
     root = str(getattr(function, "__module__", "")).partition(".")[0]
     if root not in ("keras", "tf_keras"):
         raise UnsupportedError(f"{cell.name}: activation {name} is not one of Keras's own; pass it by its Keras name")
+    if getattr(importlib.import_module(root).activations, name, function) is not function:
+        raise UnsupportedError(f"{cell.name}: activation {function.__module__}.{name} is not {root}.activations.{name}")
     if root == "tf_keras" and name == "hard_sigmoid":
         return "hard_sigmoid_keras2"
     from rnn_scratch.activations import ACTIVATIONS
