@@ -8,7 +8,7 @@ import numpy as np
 
 from parity import report as reports
 from parity.adapters import keras as adapter
-from parity.candidates import Candidate, as_candidate, scratch
+from parity.candidates import Candidate, Outputs, as_candidate, scratch
 from parity.cases import Case, case_id, companions, generator, probes
 from parity.errors import CandidateError, InputError
 from parity.judge import Finding, Tally, Tolerance, examine
@@ -233,6 +233,9 @@ class Survey:
             yield f"{', '.join(dict.fromkeys(questions))} ({reason})"
         if not self.candidate.callable:
             yield "any inputs but these, and a second call"
+            partial = isinstance(self.candidate, Outputs) and len(self.candidate.outputs) == 1
+            if partial and any(case.layer.return_state for case in self.asked):
+                yield "the final state, which was not among the outputs"
         if not any(case.mask is not None for case in self.asked) and not any("mask" in what for what in self.skipped):
             yield "masks"
         if not any(case.initial_state is not None for case in self.asked) and not any(

@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -65,7 +66,9 @@ def parameters(function: Callable[..., Any]) -> tuple[str, ...]:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
         return ("x",)
+    bound = getattr(function, "keywords", {}) if isinstance(function, functools.partial) else {}
     named = [p for p in signature.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    named = [p for p in named if p.name not in bound]  # a layer bound by the user is not ours to replace
     given = 2 if "state" in signature.parameters else 1
     for parameter in named[given:]:
         if parameter.default is parameter.empty and parameter.name not in ASKABLE:

@@ -218,9 +218,13 @@ class Judge:
             self.stepwise(sequence)
             self.ends(sequence, outputs, self.finding.proof)
         elif self.case.timesteps <= FORWARD_STEPS:
-            self.finding.method.append("forward")
-            for got, ball in zip(outputs, self.carried(), strict=False):
+            balls = self.carried()
+            for got, ball in zip(outputs, balls, strict=False):
                 self.compare(self.finding.proof, got[:, None], ball)
+            if self.last_step and np.any(balls[0].radius >= VACUOUS * np.abs(balls[0].mid).max(initial=0)):
+                self.end_to_end(outputs)  # balls that outgrew the signal accuse rightly, but prove nothing
+            else:
+                self.finding.method.append("forward")
         else:
             self.end_to_end(outputs)
 
@@ -290,7 +294,8 @@ class Judge:
         for t in range(self.case.timesteps):
             new = self.step(np.asarray(self.x[:, t], np.float64), state)
             output, state = self.advance(t, new, output, state)
-        return output, state
+        rad = np.maximum(state.radius, self.arithmetic.tiny)  # an initial state that came through has none
+        return output, Ball(state.mid, self.arithmetic, rad, may_overflow=state.may_overflow)
 
     def advance(self, t: int, new: Ball, output: Ball, state: Ball) -> tuple[Ball, Ball]:
         if self.mask is None:
@@ -386,9 +391,12 @@ class Judge:
         random = np.arange(copies)[:, None, None] > RUNS // 2
         state = np.tile(self.start.astype(np.float64), (copies, 1))
         output, signal = np.zeros_like(state), _largest(np.abs(state))
+        lost = np.zeros(batch, bool)
         for t in range(max(steps) + 1):
             x = np.tile(np.asarray(self.x[:, t], np.float64), (copies, 1))
             ball = self.step(x, Ball(state, self.arithmetic))
+            if ball.may_overflow is not None:
+                lost |= ball.may_overflow.reshape(shape).any(axis=(0, 2))
             signs = np.where(random, rng.integers(0, 2, shape) * 2.0 - 1, fixed).reshape(state.shape)
             # not just the product: the reference stays itself where a radius is infinite
             moved = np.where(signs == 0, 0, signs * ball.radius)
@@ -397,9 +405,12 @@ class Judge:
             output, state = kept_output.mid, kept_state.mid
             signal = max(signal, _largest(np.abs(state[:batch])))
             if t in steps:
-                yield t, (self.spread(output.reshape(shape), signal), self.spread(state.reshape(shape), signal))
+                yield (
+                    t,
+                    (self.spread(output.reshape(shape), signal, lost), self.spread(state.reshape(shape), signal, lost)),
+                )
 
-    def spread(self, runs: Array, signal: float) -> Spread:
+    def spread(self, runs: Array, signal: float, lost: NDArray[np.bool_]) -> Spread:
         mid = runs[0]
         width = np.abs(runs - mid).max(axis=(0, 2))[:, None]
         came_in: Array = np.isnan(self.x).any(axis=(1, 2)) & np.isnan(mid).any(axis=1)
@@ -407,7 +418,7 @@ class Judge:
         width = np.where(came_in, 0, width) + self.arithmetic.tiny  # NaN of the inputs is not a matter of rounding
         fits: Array = np.abs(mid).max(axis=1, keepdims=True) + width <= self.arithmetic.largest
         useful = np.asarray(came_in | (fits & (width < VACUOUS * (signal or 1))))
-        return Spread(mid, width, useful[:, 0])
+        return Spread(mid, width, useful[:, 0] & ~lost)
 
     def against_spread(self, t: int, outputs: Sequence[Array], spreads: Sequence[Spread]) -> None:
         for got, spread in zip(outputs, spreads, strict=False):
@@ -437,7 +448,7 @@ class Judge:
         overflow = None if ball.may_overflow is None else ball.may_overflow.reshape(got.shape)
         rad = self.tolerance.widen(rad, mid)
         at = self.last_step if timestep is None else timestep
-        if (usable is None or usable.all()) and tally.add(got, mid, rad, at):
+        if overflow is None and (usable is None or usable.all()) and tally.add(got, mid, rad, at):
             return
         decided = self.classes(got, mid, rad, overflow)
         tally.add(got, mid, rad, at, decided if usable is None else np.where(usable[:, None, None], decided, 0.0))
@@ -452,7 +463,8 @@ class Judge:
             agree |= np.isnan(mid)
         unknown = np.isnan(rad) & np.isfinite(mid) & np.isfinite(got)
         if may_overflow is not None:
-            unknown |= may_overflow & ~np.isfinite(got)
+            within = (np.abs(got - mid) <= rad) & np.isfinite(rad)
+            unknown |= may_overflow & ~within  # tanh of what overflowed is finite, and may have the other sign
         return np.where(agree, 0.0, np.where(unknown, np.nan, 1.0))
 
 
@@ -463,7 +475,10 @@ def rows(array: Array) -> Array:
 def choose(keep: Array, a: Ball, b: Ball) -> Ball:
     """Rows of a where `keep`, of b elsewhere; all (batch, units) or all (batch, steps, units)."""
     shape = b.mid.shape
-    overflow = a.may_overflow if a.may_overflow is None else a.may_overflow.reshape(shape) & keep
+    overflow = None
+    if a.may_overflow is not None or b.may_overflow is not None:
+        lost = [np.zeros(shape, bool) if ball.may_overflow is None else ball.may_overflow for ball in (a, b)]
+        overflow = np.where(keep, lost[0].reshape(shape), lost[1].reshape(shape))
     mid, rad = np.where(keep, a.mid.reshape(shape), b.mid), np.where(keep, a.radius.reshape(shape), b.radius)
     return Ball(mid, a.arithmetic, rad, may_overflow=overflow)
 

@@ -100,6 +100,9 @@ class Ball:
         """The not yet rounded sums self @ W. W: (n, m) -> (rows, m)."""
         factor = W if isinstance(W, Factor) else Factor(W, self.arithmetic)
         magnitude = np.abs(self.mid.astype(self.arithmetic.radii))
+        if not np.isfinite(magnitude.max(initial=0)):
+            # infinity and NaN are judged by class; the finite terms beside them may overflow as well
+            magnitude = np.where(np.isfinite(self.mid), np.abs(self.mid), 0)
         size = factor.bound(magnitude)
         terms = np.count_nonzero(magnitude, axis=-1, keepdims=True)
         spread = size * np.asarray(self.relative, size.dtype) if np.any(self.relative) else None
@@ -107,6 +110,8 @@ class Ball:
             own = factor.bound(self.rad)
             spread = own if spread is None else spread + own
             terms = np.full_like(terms, magnitude.shape[-1])
+        elif spread is not None:  # a state that is kept wider may be zero only as it is returned
+            terms = np.where(self.relative, magnitude.shape[-1], terms)
         mid = self.mid.dot(factor.W)
         return Sum(
             mid,
@@ -117,6 +122,7 @@ class Ball:
             stored=np.abs(mid) if self.arithmetic.stores else None,
             scale=max(largest_finite(magnitude), factor.largest),
             grain=0.0 if spread is not None else self._grain(factor, float(size.max())),
+            lost=None if self.may_overflow is None else np.asarray(self.may_overflow.any(axis=-1, keepdims=True)),
         )
 
     def _grain(self, factor: "Factor", size: float) -> float:
@@ -160,7 +166,10 @@ class Factor:
 
     def bound(self, magnitude: Array) -> Array:
         """magnitude @ |W|, or a little more. magnitude: (rows, n), not negative -> (rows, m)."""
-        return np.asarray(magnitude.astype(self.arithmetic.radii, copy=False).dot(self.magnitude))
+        product = np.asarray(magnitude.astype(self.arithmetic.radii, copy=False).dot(self.magnitude))
+        if np.isfinite(product.max(initial=0)):
+            return product
+        return np.asarray(magnitude.astype(np.float64).dot(self.magnitude.astype(np.float64)))  # beyond float32
 
 
 def on_balls(cell: Cell, arithmetic: Arithmetic) -> Cell:
@@ -179,7 +188,7 @@ class Sum:
     mid: its value. size: S, the sum of the terms' magnitudes. spread: d, the terms' own radii propagated, None for
     zero. terms: N, (1 or rows, units). stored: sum of |intermediate results| that the candidate may store, or None
     where that does not matter. scale: the largest finite factor (for underflow). grain: a power of two that divides
-    every term, or 0.
+    every term, or 0. lost: (rows, 1), where a factor may have overflowed before it came here, or None for nowhere.
     """
 
     mid: Array
@@ -190,6 +199,7 @@ class Sum:
     stored: Array | None
     scale: float
     grain: float
+    lost: NDArray[np.bool_] | None = None
 
     __array_ufunc__ = None
 
@@ -206,6 +216,7 @@ class Sum:
             stored=None if self.stored is None else self.stored + other.stored,
             scale=max(self.scale, other.scale),
             grain=min(self.grain, other.grain),
+            lost=other.lost if self.lost is None else self.lost if other.lost is None else self.lost | other.lost,
         )
 
     __radd__ = __add__
@@ -248,10 +259,18 @@ class Sum:
         size = np.abs(y.astype(e.dtype))
         rad = coupled_radius(self.mid, e, y, a) if f.couples_units else radius(f, self.mid, e, y, size, a)
         rad *= e.dtype.type(SLACK)
-        if 1.001 * self.size.max() + e.max() <= a.largest and float(size.max()) + float(rad.max()) <= a.largest:
+        if (
+            self.lost is None
+            and 1.001 * self.size.max() + e.max() <= a.largest
+            and float(size.max()) + float(rad.max()) <= a.largest
+        ):
             return Ball(y, a, rad)
-        fits = (1.001 * self.size.astype(np.float64) + e <= a.largest) & (np.abs(y) + rad <= a.largest)
-        return Ball(y, a, rad, may_overflow=~fits)
+        came_in = np.isinf(self.mid) & np.isfinite(self.size)  # infinite because a factor was: no overflow
+        overflows = (1.001 * self.size.astype(np.float64) + e > a.largest) | ((np.abs(y) + rad > a.largest) & ~came_in)
+        overflows |= False if self.lost is None else self.lost
+        if f.couples_units:
+            overflows |= overflows.any(axis=-1, keepdims=True)
+        return Ball(y, a, np.where(np.isinf(e), np.inf, rad), may_overflow=overflows)
 
 
 SLACK = 1 + 2.0**-18
@@ -278,7 +297,11 @@ def reach(f: Activation, z: Array, e: Array, y: Array) -> Array:
     """The most that f moves away from y = f(z) for arguments within e of z."""
     if f.slope_at is not None:
         # |f(z + t) - f(z)| <= |t| (|f'(z)| + |t| sup|f''| / 2); the constant is for f' of a rounded y
-        return np.asarray(e * np.minimum(f.slope_at(y.astype(e.dtype)) + 2.0**-20 + f.bend / 2 * e, f.slope))
+        quick = np.asarray(e * np.minimum(f.slope_at(y.astype(e.dtype)) + 2.0**-20 + f.bend / 2 * e, f.slope))
+        if e.max() < 2.0**-8:
+            return quick  # wider, the second derivative alone would make a saturated unit uncertain
+        ends = np.maximum(np.abs(f.f(z + e) - y), np.abs(f.f(z - e) - y))
+        return np.asarray(np.fmin(quick, ends), e.dtype)
     moved = np.maximum(np.abs(f.f(z + e) - y), np.abs(f.f(z - e) - y))
     for turn in f.turns:
         extreme = np.abs(f.f(np.array([turn])) - y)
