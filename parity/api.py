@@ -1,5 +1,6 @@
 """The check: a Keras layer and a candidate, what is asked of both, and the Report on it."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -51,8 +52,8 @@ def check(
     """
     tolerance = make_tolerance(atol, rtol)
     asked = as_candidate(candidate)
-    if isinstance(keras_layer, str):
-        keras_layer = adapter.load_model(keras_layer)
+    if isinstance(keras_layer, str | os.PathLike):
+        keras_layer = adapter.load_model(os.fspath(keras_layer))
     layer = adapter.only_layer(keras_layer)
     if not asked.callable and x is None:
         raise InputError("x: expected the inputs that the outputs were computed from; received none")

@@ -198,6 +198,7 @@ def _build(spec: dict[str, Any], seed: int) -> Case:
 
 def _id(spec: Mapping[str, Any]) -> str:
     parts = [
+        "simple_rnn",
         _shape_id(spec["batch"], spec["timesteps"], spec["input_dim"], spec["units"], spec["return_sequences"]),
         spec["activation"],
         spec["weights"],
@@ -214,11 +215,11 @@ def case_id(layer: Recurrent, x: Array) -> str:
     """The id of a case that is not of the grid, by the same pattern."""
     batch, timesteps, input_dim = x.shape
     shape = _shape_id(batch, timesteps, input_dim, layer.units, layer.return_sequences)
-    return f"{shape}-{layer.cell.activation.name}"
+    return f"{layer.cell.name}-{shape}-{layer.cell.activation.name}"
 
 
 def _shape_id(batch: int, timesteps: int, input_dim: int, units: int, sequences: bool) -> str:
-    return f"simple_rnn-b{batch}-t{timesteps}-i{input_dim}-u{units}-{'seq' if sequences else 'last'}"
+    return f"b{batch}-t{timesteps}-i{input_dim}-u{units}-{'seq' if sequences else 'last'}"
 
 
 def random_weights(rng: np.random.Generator, kind: str, units: int, input_dim: int) -> tuple[Array, Array, Array]:

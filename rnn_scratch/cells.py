@@ -35,11 +35,12 @@ def expect_shape(name: str, array: Array, expected: tuple[int, ...], because: st
 class Cell(Protocol):
     """What the loop over time asks of a cell.
 
-    states: names of its states, the first of which is its output. weights: its arrays by name. update(p, *states, out)
-    returns the new states, the output written to `out` where that is given. replace: the same cell with other weights.
+    name: Keras's, as its layers are called. states: names of its states, the first of which is its output. weights: its
+    arrays by name. update(p, *states, out) returns the new states, the output written to `out` where that is given.
+    replace: the same cell with other weights.
     """
 
-    keras_name: str
+    name: str
     units: int
     input_dim: int
     Wx: Array
@@ -77,7 +78,7 @@ class SimpleRNNCell:
     Raises ValueError for weights that do not fit each other and for an activation that is not in the table.
     """
 
-    keras_name = "SimpleRNN"
+    name = "simple_rnn"
     states = ("h",)
 
     def __init__(self, Wx: Any, Wh: Any, b: Any = None, *, activation: str | None = "tanh") -> None:
