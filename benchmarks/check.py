@@ -22,7 +22,8 @@ from parity.adapters.keras import muted_start
 from parity.api import check, check_grid
 from parity.candidates import as_candidate
 from parity.cases import Case, grid
-from parity.judge import Tolerance, examine
+from parity.findings import Tolerance
+from parity.judge import examine
 from rnn_scratch import SimpleRNN
 
 ROUNDS = 15

@@ -12,7 +12,8 @@ from parity.adapters import keras as adapter
 from parity.candidates import Candidate, Outputs, as_candidate, scratch
 from parity.cases import Case, case_id, companions, generator, probes
 from parity.errors import CandidateError, InputError
-from parity.judge import Finding, Tally, Tolerance, examine
+from parity.findings import Finding, Tally, Tolerance
+from parity.judge import examine
 from parity.report import VERDICTS, CaseReport, Divergence, Report
 from rnn_scratch.layers import Recurrent, as_reals
 

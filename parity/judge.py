@@ -9,7 +9,7 @@ of perturbed references (`prefixes`, `sampled`).
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from parity.candidates import Answer, Candidate
 from parity.cases import Case, generator
 from parity.errors import CandidateError
-from parity.report import PROVING
+from parity.findings import Finding, Tally, Tolerance, largest
 from parity.rounding import ARITHMETIC, Arithmetic, Ball, on_balls
 
 Array = NDArray[Any]
@@ -32,83 +32,6 @@ RUNS = 16
 VACUOUS = 0.1
 """An end-to-end tolerance of that part of the signal or more decides nothing."""
 
-SAMPLED_FAIL = 10.0
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """What the user grants beside rounding; a verdict that had it is not proved."""
-
-    atol: float = 0.0
-    rtol: float = 0.0
-
-    def widen(self, rad: Array, mid: Array) -> Array:
-        return np.maximum(rad, self.atol + self.rtol * np.abs(mid)) if self.given else rad
-
-    @property
-    def given(self) -> bool:
-        return bool(self.atol or self.rtol)
-
-
-@dataclass
-class Tally:
-    """How far the candidate is off, in radii and absolutely, over all elements added so far, in the order of time."""
-
-    worst: float = 0.0
-    max_abs: float = 0.0
-    squares: float = 0.0
-    count: int = 0
-    outside: int = 0
-    undecided: int = 0
-    first: dict[str, Any] | None = None
-
-    @property
-    def rms(self) -> float:
-        return float(np.sqrt(self.squares / self.count)) if self.count else 0.0
-
-    def add(self, got: Array, mid: Array, rad: Array, timestep: int, classes: Array | None = None) -> bool:
-        """All (batch, steps, units), the first step being `timestep`. False, and nothing added, where something is not
-        finite and `classes` is not given: 0 where NaN or infinity agree, NaN where nobody can tell, 1 for a number."""
-        difference = np.abs(got - mid)
-        ratio = difference / rad
-        if classes is not None:
-            ratio = np.where(classes == 1, np.where(np.isnan(ratio), np.inf, ratio), classes)
-            difference = np.where(classes == 1, np.where(np.isnan(difference), np.inf, difference), 0)
-            self.undecided += int(np.isnan(ratio).sum())
-        worst = _largest(ratio) if classes is None else float(np.fmax.reduce(ratio, axis=None, initial=0))
-        if classes is None and not np.isfinite(worst):
-            return False
-        self.count += got.size
-        self.worst, self.max_abs = max(self.worst, worst), max(self.max_abs, _largest(difference))
-        self.squares += float(np.vdot(difference, difference))
-        if worst > 1:
-            self._record(got, mid, rad, ratio, timestep)
-        return True
-
-    def _record(self, got: Array, mid: Array, rad: Array, ratio: Array, timestep: int) -> None:
-        outside = ratio > 1
-        self.outside += int(outside.sum())
-        if self.first is None:
-            step, row, unit = (int(index) for index in np.argwhere(outside.swapaxes(0, 1))[0])
-            at = row, step, unit
-            self.first = {"batch": row, "timestep": timestep + step, "unit": unit}
-            self.first |= {
-                "expected": float(mid[at]),
-                "got": float(got[at]),
-                "radius": float(rad[at]),
-                "ratio": float(ratio[at]),
-            }
-
-    def merge(self, other: "Tally") -> None:
-        self.worst, self.max_abs = max(self.worst, other.worst), max(self.max_abs, other.max_abs)
-        self.squares, self.count = self.squares + other.squares, self.count + other.count
-        self.outside, self.undecided = self.outside + other.outside, self.undecided + other.undecided
-        self.first = self.first or other.first
-
-
-def _largest(array: Array) -> float:
-    return float(array.max(initial=0))
-
 
 @dataclass(frozen=True)
 class Spread:
@@ -118,54 +41,6 @@ class Spread:
     mid: Array
     width: Array
     useful: NDArray[np.bool_]
-
-
-@dataclass
-class Finding:
-    """What one question showed.
-
-    method: how the states were seen. proof, evidence: what bounds and what samples say; above 1 the one fails, the
-    other is inconclusive up to SAMPLED_FAIL. wrong: an array missing or of another shape. vacuous: why the evidence
-    says nothing. disputed: why nothing is concluded at all.
-    """
-
-    case: Case
-    method: list[str] = field(default_factory=list)
-    proof: Tally = field(default_factory=Tally)
-    evidence: Tally = field(default_factory=Tally)
-    wrong: str | None = None
-    vacuous: str | None = None
-    disputed: str | None = None
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def verdict(self) -> str:
-        if self.disputed:
-            return "INCONCLUSIVE"
-        if self.wrong or self.proof.worst > 1 or self.evidence.worst > SAMPLED_FAIL:
-            return "FAIL"
-        if self.undecided or self.evidence.worst > 1:
-            return "INCONCLUSIVE"
-        return "INCONCLUSIVE" if self.vacuous and not PROVING & set(self.method) else "PASS"
-
-    @property
-    def undecided(self) -> str | None:
-        """How many elements nobody can tell of, and why."""
-        number = self.proof.undecided + self.evidence.undecided
-        return f"of {number:,} elements nobody can tell: some order of their sums overflows" if number else None
-
-    @property
-    def proved(self) -> bool:
-        if self.verdict == "FAIL":
-            return bool(self.wrong) or self.proof.worst > 1
-        return self.verdict == "PASS" and set(self.method) <= PROVING
-
-    @property
-    def tally(self) -> Tally:
-        total = Tally()
-        total.merge(self.proof)
-        total.merge(self.evidence)
-        return total
 
 
 def examine(candidate: Candidate, case: Case, tolerance: Tolerance) -> Finding:
@@ -390,7 +265,7 @@ class Judge:
         fixed[0], fixed[1], fixed[2] = 0, 1, -1
         random = np.arange(copies)[:, None, None] > RUNS // 2
         state = np.tile(self.start.astype(np.float64), (copies, 1))
-        output, signal = np.zeros_like(state), _largest(np.abs(state))
+        output, signal = np.zeros_like(state), largest(np.abs(state))
         lost = np.zeros(batch, bool)
         for t in range(max(steps) + 1):
             x = np.tile(np.asarray(self.x[:, t], np.float64), (copies, 1))
@@ -403,7 +278,7 @@ class Judge:
             new = Ball(ball.mid + moved, self.arithmetic)
             kept_output, kept_state = self.advance(t, new, Ball(output, self.arithmetic), Ball(state, self.arithmetic))
             output, state = kept_output.mid, kept_state.mid
-            signal = max(signal, _largest(np.abs(state[:batch])))
+            signal = max(signal, largest(np.abs(state[:batch])))
             if t in steps:
                 yield (
                     t,

@@ -9,7 +9,8 @@ import numpy as np
 
 from parity.candidates import as_candidate
 from parity.cases import Case, random_weights
-from parity.judge import Finding, Tolerance, examine
+from parity.findings import Finding, Tolerance
+from parity.judge import examine
 from rnn_scratch import SimpleRNN
 
 Array = Any
