@@ -52,6 +52,7 @@ def check(
     Raises InputError, UnsupportedError, ModelError or CandidateError where the question itself is wrong.
     """
     tolerance = make_tolerance(atol, rtol)
+    check_shape_and_seed(input_shape, seed)
     asked = as_candidate(candidate)
     if isinstance(keras_layer, str | os.PathLike):
         keras_layer = adapter.load_model(os.fspath(keras_layer))
@@ -141,6 +142,14 @@ def make_tolerance(atol: float, rtol: float) -> Tolerance:
     return Tolerance(float(atol), float(rtol))
 
 
+def check_shape_and_seed(input_shape: Any, seed: Any) -> None:
+    sizes = input_shape if isinstance(input_shape, tuple | list) else (input_shape,)
+    if input_shape is not None and (len(sizes) != 2 or not all(isinstance(n, int) and n > 0 for n in sizes)):
+        raise InputError(f"input_shape: expected (timesteps, input_dim), both at least 1; received {input_shape!r}")
+    if not (isinstance(seed, int) and seed >= 0):
+        raise InputError(f"seed: expected an integer, 0 or more; received {seed!r}")
+
+
 def make_case(
     layer: Recurrent,
     x: Any,
@@ -168,12 +177,10 @@ def make_case(
 def draw(layer: Recurrent, shape: Sequence[int] | None, static: tuple[int | None, int | None], seed: int) -> Any:
     batch, timesteps = (fixed or default for fixed, default in zip(static, (DRAWN_BATCH, DRAWN_TIMESTEPS), strict=True))
     if shape is not None:
-        if len(shape) != 2:
-            raise InputError(f"input_shape: expected (timesteps, input_dim); received {tuple(shape)}")
         timesteps, input_dim = shape
     else:
         input_dim = layer.input_dim
-    return generator(seed, "inputs").standard_normal((batch, timesteps or DRAWN_TIMESTEPS, input_dim))
+    return generator(seed, "inputs").standard_normal((batch, timesteps, input_dim))
 
 
 @dataclass

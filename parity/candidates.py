@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -123,24 +123,36 @@ class StepFunction:
         self.takes = frozenset({"mask", "initial_state"}) | (frozenset(names[2:]) & frozenset({"layer"}))
 
     def ask(self, case: Case) -> Answer:
-        x, mask = case.processed()
-        state = case.layer.initial_states(case.batch, case.initial_state)[0]
+        x, _ = case.processed()
         given = {"layer": copy.deepcopy(case.layer)} if "layer" in self.takes else {}
-        last, outputs = np.zeros_like(state), []
-        for t in range(case.timesteps):
+
+        def step(t: int, state: Array) -> tuple[Array, Array]:
             result = call(self.function, x[:, t].copy(), state.copy(), **given)
             h, new = result if isinstance(result, tuple) and len(result) == 2 else (result, result)
-            h, new = as_output(h), as_output(new)
-            for name, array in (("h_t", h), ("state", new)):
+            arrays = as_output(h), as_output(new)
+            for name, array in zip(("h_t", "state"), arrays, strict=True):
                 if array.shape != state.shape:
                     raise CandidateError(
                         f"candidate: {name}: expected shape {state.shape} (batch, units); received {array.shape}"
                     )
-            keep = np.ones((case.batch, 1), bool) if mask is None else mask[:, t, None]
-            last = np.where(keep, h, 0 if case.layer.zero_output_for_mask else last)
-            state = np.where(keep, new, state)
-            outputs.append(last)
-        return Answer(None, sequence=np.stack(outputs, axis=1))
+            return arrays
+
+        return Answer(None, sequence=walk(case, step, case.timesteps))
+
+
+def walk(case: Case, step: Callable[[int, Array], tuple[Array, Array]], steps: int) -> Array:
+    """The first outputs of a layer of which only `step(t, state) -> (h_t, next state)` is known, t counted in the order
+    of processing: (batch, steps, units). The loop, its mask and its first state are ours."""
+    _, mask = case.processed()
+    state = case.layer.initial_states(case.batch, case.initial_state)[0]
+    last, outputs = np.zeros_like(state), []
+    for t in range(steps):
+        h, new = step(t, state)
+        keep = np.ones((case.batch, 1), bool) if mask is None else mask[:, t, None]
+        last = np.where(keep, h, 0 if case.layer.zero_output_for_mask else last)
+        state = np.where(keep, new, state)
+        outputs.append(last)
+    return np.stack(outputs, axis=1)
 
 
 class Outputs:
@@ -210,7 +222,7 @@ def load(spec: str) -> Any:
     except (Exception, SystemExit) as error:
         raise CandidateError(f"--candidate: importing {place} raised {one_line(error)}") from error
     if not hasattr(module, name):
-        near = difflib.get_close_matches(name, [n for n in vars(module) if not n.startswith("_")])
+        near = difflib.get_close_matches(name, [n for n, v in vars(module).items() if isinstance(v, FunctionType)])
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise CandidateError(f"--candidate: {place} has no {name!r}{hint}")
     found = getattr(module, name)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from parity.errors import InputError
 from rnn_scratch import SimpleRNN
+from rnn_scratch.activations import ACTIVATIONS
 from rnn_scratch.layers import Recurrent
 
 Array = NDArray[Any]
@@ -77,10 +78,7 @@ AXES: dict[str, tuple[Any, ...]] = {
     "input_dim": (1, 4, 31),
     "units": (1, 2, 3, 8, 64, 257),
     "return_sequences": (True, False),
-    "activation": (
-        *("tanh", "linear", "relu", "relu6", "leaky_relu", "sigmoid", "hard_sigmoid", "softsign", "softplus"),
-        *("exponential", "elu", "selu", "silu", "gelu", "mish", "softmax"),
-    ),
+    "activation": tuple(dict.fromkeys(row.name for row in ACTIVATIONS.values() if row.name != "hard_sigmoid_keras2")),
     "weights": ("normal", "keras", "uniform", "chaotic"),
 }
 _SHAPE = ("batch", "timesteps", "input_dim", "units", "return_sequences", "weights")

@@ -117,7 +117,7 @@ class Finding:
             return "FAIL"
         if self.undecided or self.evidence.worst > 1:
             return "INCONCLUSIVE"
-        return "INCONCLUSIVE" if self.vacuous and not PROVING & set(self.method) else "PASS"
+        return "INCONCLUSIVE" if self.vacuous else "PASS"
 
     @property
     def undecided(self) -> str | None:

@@ -8,14 +8,14 @@ of perturbed references (`prefixes`, `sampled`).
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.candidates import Answer, Candidate
+from parity.candidates import Answer, Candidate, walk
 from parity.cases import Case, generator
 from parity.errors import CandidateError
 from parity.findings import Finding, Tally, Tolerance, largest
@@ -27,7 +27,7 @@ BLOCK = 1 << 16
 """Elements of state judged at a time: what stays in a core's cache, and what bounds the memory of a check."""
 
 FORWARD_STEPS = 5
-STEPPED_STEPS = 200
+STEPPED_STEPS = 1000
 RUNS = 16
 VACUOUS = 0.1
 """An end-to-end tolerance of that part of the signal or more decides nothing."""
@@ -50,6 +50,9 @@ def examine(candidate: Candidate, case: Case, tolerance: Tolerance) -> Finding:
     finding.wrong = wrong_structure(case, answer)
     if finding.wrong:
         return finding
+    returned = {array.dtype for array in (*(answer.outputs or ()), answer.sequence) if array is not None}
+    for dtype in returned - {case.layer.dtype}:
+        finding.notes.append(f"returned {dtype}: judged in {case.layer.dtype}, the layer's precision")
     with np.errstate(all="ignore"):
         Judge(candidate, case, tolerance, finding).judge(answer)
     return finding
@@ -94,9 +97,9 @@ class Judge:
             self.ends(sequence, outputs, self.finding.proof)
         elif self.case.timesteps <= FORWARD_STEPS:
             balls = self.carried()
-            for got, ball in zip(outputs, balls, strict=False):
+            for got, ball in zip(outputs, balls[: len(outputs)], strict=True):
                 self.compare(self.finding.proof, got[:, None], ball)
-            if self.last_step and np.any(balls[0].radius >= VACUOUS * np.abs(balls[0].mid).max(initial=0)):
+            if self.last_step and np.any(balls[0].radius >= VACUOUS * (np.abs(balls[0].mid).max(initial=0) or 1)):
                 self.end_to_end(outputs)  # balls that outgrew the signal accuse rightly, but prove nothing
             else:
                 self.finding.method.append("forward")
@@ -189,14 +192,16 @@ class Judge:
             self.stepwise(view)
             if self.ends_in(view, outputs):
                 return
-        steps, seen = [self.last_step], {self.last_step: outputs}
+        seen = {self.last_step: outputs}
         if self.candidate.callable and not self.finding.method:
-            self.finding.method.append("prefixes")
-            steps = [self.case.timesteps // 2, self.last_step - 1, self.last_step]
-            seen |= {t: self.prefix(t) for t in steps[:-1]}
+            try:
+                seen |= {t: self.prefix(t) for t in (self.case.timesteps // 2, self.last_step - 1)}
+                self.finding.method.append("prefixes")
+            except CandidateError as error:
+                self.finding.notes.append(f"shorter sequences not asked: {error}")
         self.finding.method.append("sampled")
-        spreads = dict(self.sampled(steps))
-        for t in steps:
+        spreads = dict(self.sampled(seen))
+        for t in sorted(seen):
             self.against_spread(t, seen[t], spreads[t])
         if self.mask is None and "prefixes" in self.finding.method:
             self.residual(seen[self.last_step - 1][0], outputs[0], spreads[self.last_step - 1][0])
@@ -226,32 +231,30 @@ class Judge:
         return tally.worst <= 1 and not tally.undecided
 
     def stepped(self) -> Array:
-        """The candidate called on one step at a time from its own last state: its sequence."""
-        state = self.start
-        outputs: list[Array] = []
-        steps = min(self.case.timesteps, STEPPED_STEPS)
-        for t in range(steps):
+        """The candidate called on one step at a time from its own last state: its sequence, the mask being ours."""
+
+        def step(t: int, state: Array) -> tuple[Array, Array]:
             case = replace(self.case.steps(t, t + 1, (state,)), mask=None)
             answer = self.candidate.ask(case)
+            if wrong := wrong_structure(case, answer):
+                raise CandidateError(f"candidate: for one step, {wrong}")
             assert answer.outputs is not None
-            h = answer.outputs[0]
-            self.finding.wrong = self.finding.wrong or wrong_structure(case, answer)
-            if self.finding.wrong:
-                return np.zeros((self.case.batch, 0, self.layer.units))
-            keep = np.ones((len(h), 1), bool) if self.mask is None else self.mask[:, t, None]
-            last = outputs[-1] if outputs else np.zeros_like(h)
-            outputs.append(np.where(keep, h, 0 if self.layer.zero_output_for_mask else last))
-            state = np.where(keep, h, state)
-        return np.stack(outputs, axis=1)
+            h = answer.outputs[0].reshape(state.shape)
+            return h, h
+
+        if self.case.timesteps > STEPPED_STEPS:
+            self.finding.notes.append(f"stepped through the first {STEPPED_STEPS:,} of {self.case.timesteps:,} steps")
+        return walk(self.case, step, min(self.case.timesteps, STEPPED_STEPS))
 
     def prefix(self, t: int) -> Sequence[Array]:
         """What the candidate makes of the steps up to and with t alone."""
         case = self.case.first(t + 1)
         answer = self.candidate.ask(case)
-        self.finding.wrong = self.finding.wrong or wrong_structure(case, answer)
+        if wrong := wrong_structure(case, answer):
+            raise CandidateError(f"candidate: for {t + 1} steps, {wrong}")
         return answer.outputs or ()
 
-    def sampled(self, steps: Sequence[int]) -> Iterator[tuple[int, tuple[Spread, Spread]]]:
+    def sampled(self, steps: Collection[int]) -> Iterator[tuple[int, tuple[Spread, Spread]]]:
         """For each of those steps, the output and the state of the float64 reference, and how far runs of it spread
         that have every rounding replaced by the largest allowed one.
 
@@ -296,7 +299,7 @@ class Judge:
         return Spread(mid, width, useful[:, 0] & ~lost)
 
     def against_spread(self, t: int, outputs: Sequence[Array], spreads: Sequence[Spread]) -> None:
-        for got, spread in zip(outputs, spreads, strict=False):
+        for got, spread in zip(outputs, spreads[: len(outputs)], strict=True):
             ball = Ball(spread.mid, self.arithmetic, np.broadcast_to(spread.width, spread.mid.shape))
             self.compare(self.finding.evidence, got[:, None], ball, t, spread.useful)
             if not spread.useful.all():
@@ -338,7 +341,7 @@ class Judge:
             agree |= np.isnan(mid)
         unknown = np.isnan(rad) & np.isfinite(mid) & np.isfinite(got)
         if may_overflow is not None:
-            within = (np.abs(got - mid) <= rad) & np.isfinite(rad)
+            within = (np.abs(got - mid) <= rad) & (rad < VACUOUS * np.abs(mid))
             unknown |= may_overflow & ~within  # tanh of what overflowed is finite, and may have the other sign
         return np.where(agree, 0.0, np.where(unknown, np.nan, 1.0))
 

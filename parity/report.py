@@ -163,7 +163,8 @@ class Report:
         """The parts of ids that tell the failing cases from the passing ones, if some do."""
         parts = {verdict: [set(c.id.split("-")) for c in self.cases if c.verdict == verdict] for verdict in VERDICTS}
         marks = set[str]().union(*parts["FAIL"]) - set[str]().union(*parts["PASS"])
-        return sorted(marks) if parts["PASS"] and parts["FAIL"] and all(marks & case for case in parts["FAIL"]) else []
+        telling = all(marks & case for case in parts["FAIL"]) and 2 * len(parts["PASS"]) >= len(parts["FAIL"])
+        return sorted(marks) if telling else []
 
     def _proof(self) -> str:
         decisive = [case for case in self.cases if case.verdict == self.verdict]

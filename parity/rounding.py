@@ -3,7 +3,7 @@
 A `Ball` is a midpoint and a radius per element. Its products with weights make a `Sum`: a sum that has not been rounded
 yet, because nobody knows in which order the candidate adds it. Adding to a Sum adds terms; only an activation closes
 it, and then the bound holds for any order of summation, with FMA or not, with the input projection separate or fused,
-with subnormal numbers flushed to zero or not.
+with subnormal numbers flushed to zero or not (in float16 they are not).
 
 With u the unit roundoff of the candidate's storage, a that of its accumulation, N the number of non-zero terms of a
 sum z, S the sum of their magnitudes (input radii included) and d their propagated radii,
@@ -300,34 +300,47 @@ def reach(f: Activation, z: Array, e: Array, y: Array) -> Array:
         quick = np.asarray(e * np.minimum(f.slope_at(y.astype(e.dtype)) + 2.0**-20 + f.bend / 2 * e, f.slope))
         if e.max() < 2.0**-8:
             return quick  # wider, the second derivative alone would make a saturated unit uncertain
-        ends = np.maximum(np.abs(f.f(z + e) - y), np.abs(f.f(z - e) - y))
-        return np.asarray(np.fmin(quick, ends), e.dtype)
-    moved = np.maximum(np.abs(f.f(z + e) - y), np.abs(f.f(z - e) - y))
+        return np.asarray(np.fmin(quick, at_the_ends(f, z, e, y)), e.dtype)
+    moved = at_the_ends(f, z, e, y)
     for turn in f.turns:
         extreme = np.abs(f.f(np.array([turn])) - y)
         moved = np.where(np.abs(z - turn) <= e, np.maximum(moved, extreme), moved)
     return np.asarray(np.minimum(moved, f.slope * e) if np.isfinite(f.slope) else moved, e.dtype)
 
 
+def at_the_ends(f: Activation, z: Array, e: Array, y: Array) -> Array:
+    """How far f is from y at z - e and z + e, which are rounded outwards."""
+    high, low = np.nextafter(z + e, np.inf), np.nextafter(z - e, -np.inf)
+    return np.asarray(np.maximum(np.abs(f.f(high) - y), np.abs(f.f(low) - y)))
+
+
 def coupled_radius(z: Array, e: Array, y: Array, a: Arithmetic) -> Array:
     """`radius` for softmax, which couples the units of the last axis."""
-    return np.asarray(coupled_reach(z, e, y) + coupled_allowance(z, e, y, a), e.dtype)
+    moved = coupled_reach(z, e, y)
+    return np.asarray(moved + coupled_allowance(z, e, y + moved, a), e.dtype)
 
 
 def coupled_reach(z: Array, e: Array, y: Array) -> Array:
     """`reach` for softmax over the last axis: an output is largest with its own argument high and the others low."""
-    z, e = z - z.max(axis=-1, keepdims=True), np.minimum(e, 300)
-    high, low = np.exp(z + e), np.exp(z - e)
-    most = high / (high + (low.sum(axis=-1, keepdims=True) - low))
-    least = low / (low + (high.sum(axis=-1, keepdims=True) - high))
+    z = z - z.max(axis=-1, keepdims=True)
+    most = 1 / (1 + np.exp(others(z - e) - (z + e)))
+    least = 1 / (1 + np.exp(others(z + e) - (z - e)))
     return np.asarray(np.maximum(most - y, y - least) + FUNCTION_ERROR)
 
 
+def others(z: Array) -> Array:
+    """The logarithm of the sum of exp(z) over the last axis without the element itself. Subtracting it would cancel."""
+    none = np.full_like(z[..., :1], -np.inf)
+    before = np.logaddexp.accumulate(z, axis=-1)[..., :-1]
+    after = np.logaddexp.accumulate(z[..., ::-1], axis=-1)[..., ::-1][..., 1:]
+    return np.asarray(np.logaddexp(np.concatenate([none, before], axis=-1), np.concatenate([after, none], axis=-1)))
+
+
 def coupled_allowance(z: Array, e: Array, y: Array, a: Arithmetic) -> Array:
-    """Softmax's own error: those of its exponentials, of the sum of n and of the division, relative to y."""
+    """Softmax's own error at outputs up to y: its exponentials', the sum's of n and the division's, relative to y."""
     below = np.abs(z - z.max(axis=-1, keepdims=True))
     far, wide = below.max(axis=-1, keepdims=True), e.max(axis=-1, keepdims=True)
-    return np.asarray(y * a.unit * (2 * (below + e + wide) + far + z.shape[-1] + 14) + a.tiny)
+    return np.asarray(y * a.unit * (2 * (below + e + wide) + far + 2 * wide + z.shape[-1] + 14) + a.tiny)
 
 
 def binade(y: Array) -> Array:

@@ -11,6 +11,8 @@ from rnn_scratch.cells import Cell, SimpleRNNCell, expect_shape
 
 Output = Array | tuple[Array, ...]
 
+SETTINGS = ("return_sequences", "return_state", "go_backwards", "stateful", "zero_output_for_mask")
+
 
 class Recurrent:
     """A cell looped over time, as `keras.layers.RNN` loops it.
@@ -152,8 +154,7 @@ class Recurrent:
     @property
     def settings(self) -> dict[str, bool]:
         """The loop's own settings by their Keras names."""
-        names = ("return_sequences", "return_state", "go_backwards", "stateful", "zero_output_for_mask")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in SETTINGS}
 
 
 def as_reals(name: str, value: Any) -> Array:
@@ -172,8 +173,13 @@ def add_batch_axis(x: Array, mask: Any, initial_state: Any) -> tuple[Array, Any,
     return x[None], mask, initial_state
 
 
-def _of_cell(name: str) -> Any:
-    return property(lambda self: getattr(self.cell, name), lambda self, array: setattr(self.cell, name, array))
+def _weight(name: str) -> Any:
+    """The cell's array of that name. Setting it makes a new cell, so that an array that does not fit is refused."""
+
+    def set_weight(layer: Recurrent, array: Any) -> None:
+        layer.cell = layer.cell.replace(**{name: np.asarray(array).astype(layer.dtype)})
+
+    return property(lambda layer: getattr(layer.cell, name), set_weight)
 
 
 class SimpleRNN(Recurrent):
@@ -211,9 +217,9 @@ class SimpleRNN(Recurrent):
             zero_output_for_mask=zero_output_for_mask,
         )
 
-    Wx = _of_cell("Wx")
-    Wh = _of_cell("Wh")
-    b = _of_cell("b")
+    Wx = _weight("Wx")
+    Wh = _weight("Wh")
+    b = _weight("b")
 
     @property
     def activation(self) -> str:

@@ -24,7 +24,9 @@ from parity.candidates import Answer, one_line
 from parity.cases import Case, generator, random_weights
 from parity.errors import InputError, MissingExtraError, ModelError, ParityError, UnsupportedError
 from rnn_scratch import SimpleRNN
+from rnn_scratch.activations import ACTIVATIONS
 from rnn_scratch.cells import FLOATS
+from rnn_scratch.layers import SETTINGS
 
 Array = NDArray[Any]
 
@@ -110,9 +112,6 @@ def from_keras(layer: Any) -> SimpleRNN:
     return scratch
 
 
-SETTINGS = ("return_sequences", "return_state", "go_backwards", "stateful", "zero_output_for_mask")
-
-
 def only_layer(layer: Any) -> Any:
     """The one recurrent layer of a model, or the layer itself. UnsupportedError names what is not covered."""
     kind, family = type(layer).__name__, _family(layer)
@@ -189,8 +188,6 @@ def activation_name(cell: Any) -> str:
         raise UnsupportedError(f"{cell.name}: activation {function.__module__}.{name} is not {root}.activations.{name}")
     if root == "tf_keras" and name == "hard_sigmoid":
         return "hard_sigmoid_keras2"
-    from rnn_scratch.activations import ACTIVATIONS
-
     if name not in ACTIVATIONS:
         known = ", ".join(sorted(key for key in ACTIVATIONS if key))
         raise UnsupportedError(f"{cell.name}: activation {name} is not covered; covered: {known}")
