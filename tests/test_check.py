@@ -194,3 +194,75 @@ def test_a_candidate_that_is_none_is_a_named_exception(candidate, message):
 def test_bad_inputs_are_a_named_exception(arguments, message):
     with pytest.raises(parity.InputError, match=message):
         parity.check(forward, layer(), **arguments)
+
+
+def only_whole(x, layer, fits):
+    """Right where the length fits; of the wrong shape elsewhere."""
+    return layer(x) if x.shape[1] in fits else np.zeros((1, 1), "float32")
+
+
+def test_a_function_of_one_length_is_judged_by_that_length():
+    """A graph exported with its number of steps cannot be asked for prefixes."""
+    k = layer(return_sequences=False)
+    own = parity.from_keras(k)
+
+    def fixed(x):
+        if x.shape[1] != 7:
+            raise ValueError("built for 7 steps")
+        return own(x)
+
+    report = parity.check(fixed, k, X)
+    assert report.verdict == "PASS"
+    assert report.cases[0].proved is False
+    assert any("shorter sequences not asked" in note for note in report.cases[0].notes)
+    assert any("built for 7 steps" in text for text in report.not_asked)
+
+
+def test_a_prefix_of_the_wrong_shape_is_a_failure_and_no_crash():
+    k = layer(return_sequences=False)
+    own = parity.from_keras(k)
+    report = parity.check(lambda x: only_whole(x, own, {7}), k, X)
+    assert report.verdict == "FAIL"
+
+
+def test_a_proof_of_another_question_is_no_proof_of_this_one():
+    """Honest as a sequence and when short; the last output of a long chaotic run is made up."""
+    k = layer(units=16, return_sequences=False)
+    k.set_weights([k.get_weights()[0], 3 * k.get_weights()[1], k.get_weights()[2]])
+
+    def made_up(x, layer):
+        y = layer(x)
+        return y if layer.return_sequences or x.shape[1] <= 5 else 0 * y
+
+    x = np.random.default_rng(4).standard_normal((2, 100, 4))
+    assert parity.check(made_up, k, x).verdict != "PASS"
+    report = parity.check(forward, k, x)
+    assert (report.verdict, report.cases[0].proved) == ("PASS", True)
+
+
+def test_a_dead_layer_is_proved_dead():
+    k = layer(return_sequences=False, activation="relu")
+    k.set_weights([k.get_weights()[0], k.get_weights()[1], np.full(5, -100, "float32")])
+    report = parity.check(forward, k, X[:, :3])
+    assert (report.verdict, report.cases[0].proved) == ("PASS", True)
+    assert parity.check(lambda x, layer: layer(x) + np.float32(1e-3), k, X[:, :3]).verdict == "FAIL"
+
+
+def test_outputs_of_another_dtype_are_judged_in_the_layers_and_said_to_be():
+    k = layer()
+    report = parity.check(np.asarray(k(X)).astype("float64"), k, X)
+    assert report.verdict == "PASS"
+    assert "returned float64: judged in float32, the layer's precision" in report.cases[0].notes
+    assert parity.check(np.asarray(k(X)).astype("float16"), k, X).verdict == "FAIL"
+
+
+@pytest.mark.parametrize("shape", [(0, 4), 5, (7,), (7.0, 4), (7, -4)], ids=str)
+def test_an_input_shape_that_is_none_is_refused(shape):
+    with pytest.raises(parity.InputError, match="input_shape: expected"):
+        parity.check(forward, layer(), input_shape=shape)
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, "x"])
+def test_a_seed_that_is_none_is_refused(seed):
+    with pytest.raises(parity.InputError, match="seed: expected"):
+        parity.check(forward, layer(), X, seed=seed)

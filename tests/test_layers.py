@@ -593,3 +593,18 @@ def test_a_stateful_layer_refuses_another_batch():
         scratch(X[:2])
     scratch.reset_state()
     assert scratch(X[:2]).shape == (2, UNITS)
+
+
+def test_weights_that_are_set_are_used_and_checked():
+    Wx, Wh, b = weights(5, 3)
+    x = draw(2, 6, 3)
+    bare = SimpleRNN(Wx, Wh)
+    bare.b = b
+    np.testing.assert_array_equal(bare(x), SimpleRNN(Wx, Wh, b)(x))
+    assert "b" in bare.cell.weights
+    twin = bare.replace()
+    twin.Wh = Wh.T
+    np.testing.assert_array_equal(bare.Wh, Wh)
+    assert not np.array_equal(twin(x), bare(x))
+    with pytest.raises(ValueError, match=r"Wh: expected shape \(5, 5\)"):
+        bare.Wh = Wh[:4]
