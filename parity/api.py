@@ -119,9 +119,9 @@ def check_grid(
             continue
         results.append(survey.ask_or_error(case))
         done(results[-1])
-    reasons = {case.notes[0] if case.verdict == "ERROR" else "" for case in results}
-    if len(results) > 1 and len(reasons) == 1 and "" not in reasons:
-        raise CandidateError(f"{reasons.pop()} (in each of {len(results)} cases)")
+    if results and all(case.verdict == "ERROR" for case in results):
+        others = f" (likewise the other {len(results) - 1} cases)" if len(results) > 1 else ""
+        raise CandidateError(results[0].notes[0] + others)
     if not results:
         raise CandidateError(
             f"candidate: every selected case has a parameter that it does not take: {', '.join(survey.skipped)}"
@@ -163,7 +163,8 @@ def make_case(
     try:
         if x is None:
             x = draw(layer, shape, static, seed)
-        x = np.ascontiguousarray(as_reals("x", x).astype(layer.dtype))
+        with np.errstate(over="ignore"):  # out of the layer's range is infinite there, for Keras too
+            x = np.ascontiguousarray(as_reals("x", x).astype(layer.dtype))
         layer.check_inputs(x)
         if len(x) == 0:
             raise InputError(f"x: expected at least 1 batch row; received {x.shape}")

@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from parity.cases import Case
 from parity.errors import CandidateError
+from rnn_scratch.layers import Recurrent
 
 Array = NDArray[Any]
 
@@ -52,52 +53,74 @@ def as_candidate(value: Any) -> Candidate:
     if not callable(value):
         return Outputs(value)
     names = parameters(value)
-    if "state" in names:
-        return StepFunction(value, names)
-    return Function(value, names)
+    return StepFunction(value, names) if "state" in names else Function(value, names)
 
 
 ASKABLE = ("layer", "mask", "initial_state")
+Parameters = Mapping[str, inspect.Parameter]
 
 
-def parameters(function: Callable[..., Any]) -> tuple[str, ...]:
-    """Names of the parameters it can be called with; CandidateError for one that is required and unknown to us."""
+def parameters(function: Callable[..., Any]) -> Parameters:
+    """The named parameters that are ours to give: not those that a partial has bound."""
     try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        return ("x",)
-    bound = getattr(function, "keywords", {}) if isinstance(function, functools.partial) else {}
-    named = [p for p in signature.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    named = [p for p in named if p.name not in bound]  # a layer bound by the user is not ours to replace
-    given = 2 if "state" in signature.parameters else 1
-    for parameter in named[given:]:
-        if parameter.default is parameter.empty and parameter.name not in ASKABLE:
-            raise CandidateError(
-                f"candidate: parameter {parameter.name!r} is none of x, {', '.join(ASKABLE)}; "
-                "rename it or give it a default"
-            )
-    if not signature.parameters:
+        every = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some built-in functions tell nothing
+        return {}
+    if not every:
         raise CandidateError(
             "candidate: expected a function of x (and of layer, mask, initial_state those it needs); it takes nothing"
         )
-    return tuple(p.name for p in named)
+    bound = function.keywords if isinstance(function, functools.partial) else {}
+    unnamed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {name: p for name, p in every.items() if p.kind not in unnamed and name not in bound}
+
+
+class Call:
+    """How a function is called: its inputs by their names where it has those, else first; the rest by name."""
+
+    def __init__(self, function: Callable[..., Any], names: Parameters, *inputs: str) -> None:
+        self.function = function
+        keyword = [
+            name for name in inputs if name in names and names[name].kind is not inspect.Parameter.POSITIONAL_ONLY
+        ]
+        self.inputs = inputs if len(keyword) == len(inputs) else ()
+        rest = [name for name in names if name not in inputs] if self.inputs else list(names)[len(inputs) :]
+        for name in rest:
+            if names[name].default is inspect.Parameter.empty and name not in ASKABLE:
+                raise CandidateError(
+                    f"candidate: parameter {name!r} is none of {', '.join((*inputs, *ASKABLE))}; "
+                    "rename it or give it a default"
+                )
+        self.takes = frozenset(rest) & frozenset(ASKABLE)
+        self.optional = frozenset(name for name in self.takes if names[name].default is not inspect.Parameter.empty)
+
+    def __call__(self, *values: Any, **given: Any) -> Any:
+        """What it returns, or CandidateError for what it raises. None is not passed where there is a default for it."""
+        given = {name: value for name, value in given.items() if value is not None or name not in self.optional}
+        try:
+            with np.errstate(all="ignore"):
+                if self.inputs:
+                    return self.function(**dict(zip(self.inputs, values, strict=True)), **given)
+                return self.function(*values, **given)
+        except (Exception, SystemExit) as error:
+            raise CandidateError(f"candidate: raised {one_line(error)}") from error
 
 
 class Function:
-    """A function called by its parameters' names: the first is x."""
+    """A function called by its parameters' names."""
 
     callable = True
 
-    def __init__(self, function: Callable[..., Any], names: tuple[str, ...]) -> None:
-        self.function = function
-        self.takes = frozenset(names[1:]) & frozenset(ASKABLE)
+    def __init__(self, function: Callable[..., Any], names: Parameters) -> None:
+        self.call = Call(function, names, "x")
+        self.takes = self.call.takes
 
     def ask(self, case: Case) -> Answer:
         x, given = case.x.copy(), self._arguments(case)
         before = copy.deepcopy(given)
-        result = call(self.function, x, **given)
-        outputs = result if isinstance(result, tuple | list) and case.layer.return_state else (result,)
-        arrays = tuple(as_output(output) for output in outputs)
+        result = self.call(x, **given)
+        several = isinstance(result, tuple) or (isinstance(result, list) and case.layer.return_state)
+        arrays = tuple(as_output(output) for output in (result if several else (result,)))
         changed = ["x"] if not same(x, case.x) else []
         changed += [name for name in given if not same(given[name], before[name])]
         return Answer(
@@ -118,16 +141,16 @@ class StepFunction:
     callable = True
     takes: frozenset[str]
 
-    def __init__(self, function: Callable[..., Any], names: tuple[str, ...]) -> None:
-        self.function = function
-        self.takes = frozenset({"mask", "initial_state"}) | (frozenset(names[2:]) & frozenset({"layer"}))
+    def __init__(self, function: Callable[..., Any], names: Parameters) -> None:
+        self.call = Call(function, names, "x" if "x" in names else "x_t", "state")
+        self.takes = frozenset({"mask", "initial_state"}) | (self.call.takes & frozenset({"layer"}))
 
     def ask(self, case: Case) -> Answer:
         x, _ = case.processed()
         given = {"layer": copy.deepcopy(case.layer)} if "layer" in self.takes else {}
 
         def step(t: int, state: Array) -> tuple[Array, Array]:
-            result = call(self.function, x[:, t].copy(), state.copy(), **given)
+            result = self.call(x[:, t].copy(), state.copy(), **given)
             h, new = result if isinstance(result, tuple) and len(result) == 2 else (result, result)
             arrays = as_output(h), as_output(new)
             for name, array in zip(("h_t", "state"), arrays, strict=True):
@@ -173,14 +196,6 @@ def scratch(x: Array, layer: Any, mask: Any = None, initial_state: Any = None) -
     return layer(x, mask=mask, initial_state=initial_state)
 
 
-def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    try:
-        with np.errstate(all="ignore"):
-            return function(*args, **kwargs)
-    except (Exception, SystemExit) as error:
-        raise CandidateError(f"candidate: raised {one_line(error)}") from error
-
-
 def one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
@@ -191,7 +206,7 @@ def as_output(value: Any) -> Array:
     if value is None:
         raise CandidateError("candidate: returned None; expected an array of outputs")
     try:
-        array = np.array(value)
+        array = np.array(value.detach().cpu() if hasattr(value, "detach") else value)  # torch's, with its gradient
     except Exception as error:
         raise CandidateError(
             f"candidate: returned {type(value).__name__}, which is no array: {one_line(error)}"
@@ -203,8 +218,9 @@ def as_output(value: Any) -> Array:
 
 def same(a: Any, b: Any) -> bool:
     """Equal to the bit, arrays or layers."""
-    if hasattr(a, "cell"):
-        return all(same(x, y) for x, y in zip(a.cell.weights.values(), b.cell.weights.values(), strict=True))
+    if isinstance(b, Recurrent):
+        cell, other = getattr(a, "cell", None), b.cell
+        return cell is not None and all(same(getattr(cell, name), array) for name, array in other.weights.items())
     if isinstance(a, tuple):
         return all(same(x, y) for x, y in zip(a, b, strict=True))
     return a is None or bool(np.array_equal(a, b, equal_nan=True))

@@ -86,6 +86,7 @@ class Judge:
         self.cell = on_balls(self.layer.cell, self.arithmetic)
         self.x, self.mask = case.processed()
         self.start = self.layer.initial_states(case.batch, case.initial_state)[0]
+        self.finite = bool(np.isfinite(self.x).all() and np.isfinite(self.start).all())
         self.last_step = case.timesteps - 1
 
     def judge(self, answer: Answer) -> None:
@@ -117,7 +118,7 @@ class Judge:
             steps = slice(start, min(start + block, timesteps))
             previous, relative = self.previous(sequence, live, steps)
             x = np.asarray(self.x[:, steps], np.float64)
-            ball = self.step(rows(x), Ball(rows(previous), self.arithmetic, relative=rows(relative)))
+            ball = self.step(rows(x), self.returned(rows(previous), rows(relative)))
             ball = self.masked(ball, previous, None if live is None else live[:, steps], steps)
             self.compare(self.finding.proof, sequence[:, steps], ball, start)
 
@@ -137,6 +138,13 @@ class Judge:
             before = np.where(given, self.start[:, None], np.take_along_axis(sequence, np.maximum(index, 0), axis=1))
         relative = np.broadcast_to(np.where(given, 0.0, self.arithmetic.unit), (*before.shape[:2], 1))
         return before.astype(np.float64), relative
+
+    def returned(self, previous: Array, relative: Array) -> Ball:
+        """States as the candidate returned them. One that overflowed when it was returned may be a number inside."""
+        h = Ball(previous, self.arithmetic, relative=relative)
+        if self.finite and not np.isfinite(previous.max(initial=0) - previous.min(initial=0)):
+            h.may_overflow = np.isinf(previous) & (relative > 0)
+        return h
 
     def step(self, x: Array, h: Ball) -> Ball:
         """The cell's own two methods, on balls. x: (rows, input_dim)."""

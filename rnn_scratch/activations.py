@@ -163,7 +163,7 @@ ACTIVATIONS[None] = ACTIVATIONS["linear"]
 
 def get(name: str | None) -> Activation:
     """The activation of that Keras name, None being linear. ValueError names the ones there are."""
-    if name not in ACTIVATIONS:
+    if not isinstance(name, str | None) or name not in ACTIVATIONS:
         known = ", ".join(sorted(key for key in ACTIVATIONS if key))
         raise ValueError(f"activation: expected one of {known}; received {name!r}")
     return ACTIVATIONS[name]

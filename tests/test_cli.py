@@ -104,6 +104,16 @@ GOOD = {
     "a model and a function": ("sequence.keras", "--candidate", "mine.py:forward"),
     "outputs from elsewhere": ("sequence.keras", "--inputs", "x.npy", "--outputs", "y.npy"),
     "the grid, narrowed": GRID,
+    "the grid, every activation at 64 units": (
+        "--batch",
+        "1,8",
+        "--units",
+        "64",
+        "--timesteps",
+        "10",
+        "--return-sequences",
+        "true",
+    ),
     "the grid and a function": (*GRID, "--candidate", "mine.py:forward"),
     "a tolerance": ("sequence.keras", "--inputs", "x.npy", "--outputs", "wrong.npy", "--atol", "0.1"),
 }

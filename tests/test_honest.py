@@ -333,3 +333,34 @@ def test_a_float32_state_with_float16_outputs(sequences):
 
     report = check(candidate, layer, (20, INPUT_DIM))
     assert report.verdict == "PASS", str(report)
+
+
+CALLED = {
+    "layer first": lambda: lambda layer, x: layer(x),
+    "by name only": lambda: lambda *, x, layer: layer(x),
+    "other order": lambda: lambda mask, x, initial_state, layer: layer(x, mask=mask, initial_state=initial_state),
+    "another name for x": lambda: lambda inputs, layer: layer(inputs),
+    "a default state": lambda: (
+        lambda x, layer, initial_state=0.0: layer(
+            x, initial_state=np.broadcast_to(np.float32(initial_state), (len(x), layer.units))
+        )
+    ),
+    "a step, state first": lambda: lambda state, x_t, layer: np.tanh(x_t @ layer.Wx.T + state @ layer.Wh.T + layer.b),
+}
+
+
+@pytest.mark.parametrize("name", CALLED)
+def test_parameters_are_given_by_their_names(name):
+    report = check(CALLED[name](), parity.to_keras(LAYER))
+    assert report.verdict == "PASS", str(report)
+
+
+def test_a_state_that_overflows_only_when_it_is_returned():
+    """Float64 inside goes on from a number where float32 has infinity: nobody can tell, and nobody is accused."""
+    layer = make_layer(8, activation="linear", kind="chaotic", return_sequences=True)
+    layer.Wh = layer.Wh * np.float32(4)
+    x = inputs(layer, 2, 100)
+    with np.errstate(all="ignore"):
+        y = loop(wide_state(layer, np.float64), layer, x).astype(np.float32)
+    assert np.isinf(y).any()
+    assert judge(y, layer, x).verdict != "FAIL"

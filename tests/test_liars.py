@@ -449,3 +449,21 @@ def test_grid_without_masks_says_so():
     report = check_grid(lambda x, layer: honest(x, layer), CASES[:1] + masked)
     assert report.verdict == "PASS"
     assert any("mask" in what for what in report.not_asked)
+
+
+MASK_LIARS = {
+    "a row all masked": lambda y, x, mask: np.where(mask.any(axis=1)[:, None, None], y, np.float32(0.5)),
+    "NaN at a masked step": lambda y, x, mask: y + 0 * x.sum(axis=-1, keepdims=True),
+}
+
+
+@pytest.mark.parametrize("name", MASK_LIARS)
+def test_what_only_some_masks_show(name):
+    layer = make_layer(UNITS, INPUT_DIM, return_sequences=True)
+
+    def liar(x, layer, mask=None):
+        y = layer(x, mask=mask)
+        return y if mask is None else MASK_LIARS[name](y, x, mask)
+
+    assert check(liar, layer).verdict == "FAIL"
+    assert check(lambda x, layer, mask=None: layer(x, mask=mask), layer).verdict == "PASS"

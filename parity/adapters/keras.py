@@ -50,8 +50,11 @@ def keras() -> ModuleType:
                 module = importlib.import_module("keras")
         except ImportError as error:
             raise MissingExtraError(
-                f"Keras and TensorFlow are needed: pip install 'keras-parity[tensorflow]' ({one_line(error)})"
+                f"Keras and its backend are needed: pip install 'keras-parity[tensorflow]' ({one_line(error)})"
             ) from error
+        except Exception as error:
+            name = os.environ.get("KERAS_BACKEND", "its default")
+            raise MissingExtraError(f"Keras does not start with the backend {name}: {one_line(error)}") from error
         return module
     return sys.modules["keras"]
 
@@ -132,6 +135,11 @@ def only_layer(layer: Any) -> Any:
             )
         if kind == "Functional" and len(layer.inputs) != 1:
             raise UnsupportedError(f"model {layer.name}: expected one input; it has {len(layer.inputs)}")
+        outputs = 2 if getattr(inner[0], "return_state", False) else 1
+        if kind == "Functional" and len(layer.outputs) != outputs:
+            raise UnsupportedError(
+                f"model {layer.name}: expected its layer's outputs, {outputs}; it has {len(layer.outputs)}"
+            )
         if kind == "Functional" and sum(map(len, layer._nodes_by_depth.values())) > 2:
             raise UnsupportedError(f"model {layer.name}: {inner[0].name} is called more than once; expected once")
         return only_layer(inner[0])
@@ -217,6 +225,7 @@ def to_keras(scratch: SimpleRNN, *, batch_size: int | None = None, **settings: A
         activation=scratch.activation,
         use_bias=scratch.cell.use_bias,
         dtype=scratch.dtype.name,
+        recurrent_initializer="zeros",  # the default one has no float16 kernel on every backend
         **scratch.settings,
         **settings,
     )
@@ -308,7 +317,7 @@ def run(layer: Any, case: Case) -> tuple[Array, ...]:
         compute = graph.get_concrete_function(x)  # calling `graph` itself would warn of being traced anew each time
     outputs = compute(x)
     parts = outputs if isinstance(outputs, tuple | list) else (outputs,)
-    return tuple(np.asarray(part) for part in parts)
+    return tuple(np.asarray(keras().ops.convert_to_numpy(part)) for part in parts)
 
 
 # --- models and unbuilt layers ---
