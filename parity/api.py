@@ -209,10 +209,16 @@ class Survey:
         """The case and what is asked beside it. An error of the case itself, or of its repetition, is raised."""
         findings = [self.examine(oracle, case)]
         for question in self.beside(case, thorough):
+            name = question.id.removeprefix(case.id + " / ")
             try:
-                findings.append(self.examine(oracle, question))
+                found = self.examine(oracle, question)
             except CandidateError as error:
-                self.refused.setdefault(str(error), []).append(question.id.removeprefix(case.id + " / "))
+                self.refused.setdefault(str(error), []).append(name)
+                continue
+            if found[0].open:  # ours to ask, so nothing against the user's case
+                self.refused.setdefault(found[0].open, []).append(name)
+            else:
+                findings.append(found)
         if self.candidate.callable:
             findings.append(self.examine(oracle, again(case)))
         return summarize(case, findings, self.tolerance)

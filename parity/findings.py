@@ -126,6 +126,12 @@ class Finding:
         return f"of {number:,} elements nobody can tell: some order of their sums overflows" if number else None
 
     @property
+    def open(self) -> str | None:
+        """Why nobody can answer the question, where that is all there is to say of it."""
+        settled = self.verdict != "INCONCLUSIVE" or self.disputed or self.evidence.worst > 1
+        return None if settled else self.vacuous or self.undecided
+
+    @property
     def proved(self) -> bool:
         if self.verdict == "FAIL":
             return bool(self.wrong) or self.proof.worst > 1
