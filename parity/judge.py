@@ -104,6 +104,9 @@ class Judge:
                 self.end_to_end(outputs)  # balls that outgrew the signal accuse rightly, but prove nothing
             else:
                 self.finding.method.append("forward")
+                shown = self.shown()
+                if shown is not None:  # from its own states the bounds are tighter still
+                    self.stepwise(shown)
         else:
             self.end_to_end(outputs)
 
@@ -218,17 +221,25 @@ class Judge:
         """The sequences that the candidate can be made to show: by the setting of its `layer`, or step by step."""
         if not self.candidate.callable:
             return
-        with contextlib.suppress(CandidateError):
-            if "layer" in self.candidate.takes:
-                layer = self.layer.replace()
-                layer.return_sequences, layer.return_state = True, False
-                case = replace(self.case, layer=layer)
-                answer = self.candidate.ask(case)
-                if answer.outputs and not wrong_structure(case, answer):
-                    yield "stepwise", answer.outputs[0]
+        shown = self.shown()
+        if shown is not None:
+            yield "stepwise", shown
         with contextlib.suppress(CandidateError):
             if "initial_state" in self.candidate.takes:
                 yield "stepped", self.stepped()
+
+    def shown(self) -> Array | None:
+        """The sequence that a candidate with `layer` returns when that layer says so, or None if it does not."""
+        if "layer" not in self.candidate.takes:
+            return None
+        layer = self.layer.replace()
+        layer.return_sequences, layer.return_state = True, False
+        case = replace(self.case, layer=layer)
+        with contextlib.suppress(CandidateError):
+            answer = self.candidate.ask(case)
+            if answer.outputs and not wrong_structure(case, answer):
+                return answer.outputs[0]
+        return None
 
     def ends_in(self, sequence: Array, outputs: Sequence[Array]) -> bool:
         """Whether the outputs are those of the sequence's end, but for a rounding of what is handed on."""
