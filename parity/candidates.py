@@ -8,7 +8,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, Protocol
@@ -29,11 +29,15 @@ class Answer:
 
     outputs: the output and, where the candidate gave them, the states after it; None where only `sequence` is known.
     sequence: the output of every step, (batch, timesteps, units) in the order of processing, where it was seen although
-    the layer returns only the last one. partial: the states may be missing. notes: what to tell the user of the call.
+    the layer returns only the last one. layers: of a model, what its layers put out, by their names, where that was
+    seen. sequences: likewise every step of those recurrent layers that return only the last one. partial: the states
+    may be missing. notes: what to tell the user of the call.
     """
 
     outputs: tuple[Array, ...] | None
     sequence: Array | None = None
+    layers: Mapping[str, Array] = field(default_factory=dict)
+    sequences: Mapping[str, Array] = field(default_factory=dict)
     partial: bool = False
     notes: tuple[str, ...] = ()
 

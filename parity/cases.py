@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from parity.errors import InputError
 from rnn_scratch import SimpleRNN
 from rnn_scratch.activations import ACTIVATIONS, Activation
-from rnn_scratch.layers import Recurrent
+from rnn_scratch.cells import Cell
+from rnn_scratch.layers import Layer, Recurrent
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
@@ -235,21 +236,52 @@ def _shape_id(batch: int, timesteps: int, input_dim: int, units: int, sequences:
     return f"b{batch}-t{timesteps}-i{input_dim}-u{units}-{'seq' if sequences else 'last'}"
 
 
-def random_weights(rng: np.random.Generator, kind: str, units: int, input_dim: int) -> tuple[Array, Array, Array]:
-    """Wx, Wh, b in float64. normal: N(0, 1/fan_in), biases N(0, 1/4). keras: the distributions of Keras's default
-    initializers (Glorot uniform, orthogonal, zeros). uniform: [0, 1). chaotic: normal, the recurrent gain 2."""
+def randomized(layer: Layer, rng: np.random.Generator, kind: str = "normal") -> Layer:
+    """The same layer with every weight drawn anew, in its own dtype (see `draw_weight`)."""
+    cells = {name: cell for name, cell in cells_of(layer)}
+    drawn = {}
+    for name, array in layer.weights.items():
+        prefix, _, own = name.rpartition(".")
+        drawn[name] = draw_weight(rng, kind, own, array.shape, cells.get(prefix)).astype(array.dtype)
+    return layer.replace(**drawn)
+
+
+def cells_of(layer: Layer, prefix: str = "") -> Iterator[tuple[str, Cell]]:
+    """The cells in a layer, each by the path of its weights ("" for that of the layer itself)."""
+    if isinstance(layer, Recurrent):
+        yield prefix, layer.cell
+    for name, part in layer.parts.items():
+        yield from cells_of(part, f"{prefix}.{name}" if prefix else name)
+
+
+def draw_weight(rng: np.random.Generator, kind: str, name: str, shape: tuple[int, ...], cell: Cell | None) -> Array:
+    """One array in float64. normal: N(0, 1/fan_in), biases N(0, 1/4), embeddings N(0, 1). keras: the distributions of
+    Keras's default initializers (Glorot uniform, orthogonal, zeros, the forget gate's bias ones). uniform: [0, 1).
+    chaotic: normal, the recurrent gain 2."""
     if kind == "uniform":
-        return rng.random((units, input_dim)), rng.random((units, units)), rng.random(units)
+        return rng.random(shape)
     if kind == "keras":
-        limit = np.sqrt(6 / (units + input_dim))
-        q, r = np.linalg.qr(rng.standard_normal((units, units)))
-        return rng.uniform(-limit, limit, (units, input_dim)), q * np.sign(np.diag(r)), np.zeros(units)
-    gain = {"normal": 1.0, "chaotic": 2.0}[kind]
-    return (
-        rng.standard_normal((units, input_dim)) / np.sqrt(input_dim),
-        gain * rng.standard_normal((units, units)) / np.sqrt(units),
-        rng.standard_normal(units) / 2,
-    )
+        return keras_default(rng, name, shape, cell)
+    if name == "b":
+        return rng.standard_normal(shape) / 2
+    gain = 2.0 if kind == "chaotic" and name == "Wh" else 1.0
+    fan_in = 1 if name == "E" else shape[1]
+    return gain * rng.standard_normal(shape) / np.sqrt(fan_in)
+
+
+def keras_default(rng: np.random.Generator, name: str, shape: tuple[int, ...], cell: Cell | None) -> Array:
+    if name == "b":
+        b = np.zeros(shape)
+        if cell is not None and "f" in cell.gates:
+            b[cell.units : 2 * cell.units] = 1  # unit_forget_bias
+        return b
+    if name == "E":
+        return rng.uniform(-0.05, 0.05, shape)
+    if name == "Wh":
+        q, r = np.linalg.qr(rng.standard_normal(shape))
+        return np.asarray(q * np.sign(np.diag(r)))
+    limit = np.sqrt(6 / sum(shape))
+    return rng.uniform(-limit, limit, shape)
 
 
 def make_mask(rng: np.random.Generator, kind: str, batch: int, timesteps: int) -> Mask:

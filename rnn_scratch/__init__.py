@@ -1,15 +1,47 @@
 """Keras's recurrent layers from scratch, in NumPy, as the textbook has them.
 
-| layer     | equation                                          | Wx                 | Wh             | b        |
-| --------- | ------------------------------------------------- | ------------------ | -------------- | -------- |
-| SimpleRNN | h_t = activation(Wx x_t + Wh h_{t-1} + b), h_0 = 0 | (units, input_dim) | (units, units) | (units,) |
+| layer            | equation                                          | Wx                   | Wh               | b            |
+| ---------------- | ------------------------------------------------- | -------------------- | ---------------- | ------------ |
+| SimpleRNN        | h_t = activation(Wx x_t + Wh h_{t-1} + b)         | (units, input_dim)   | (units, units)   | (units,)     |
+| LSTM             | z = Wx x_t + Wh h_{t-1} + b                       | (4 units, input_dim) | (4 units, units) | (4 units,)   |
+|                  | i, f, o = recurrent_activation(z_i, z_f, z_o)     | rows in the order    |                  |              |
+|                  | c_t = f c_{t-1} + i activation(z_c)               | i, f, c, o           |                  |              |
+|                  | h_t = o activation(c_t)                           |                      |                  |              |
+| GRU              | p = Wx x_t + b[0],  q = Wh h_{t-1} + b[1]         | (3 units, input_dim) | (3 units, units) | (2, 3 units) |
+| reset_after      | z, r = recurrent_activation(p_z + q_z, p_r + q_r) | rows in the order    |                  |              |
+|                  | n = activation(p_h + r q_h)                       | z, r, h              |                  |              |
+|                  | h_t = z h_{t-1} + (1 - z) n                       |                      |                  |              |
+| GRU              | z, r as above, p = Wx x_t + b                     | as above             | as above         | (3 units,)   |
+| not reset_after  | n = activation(p_h + Wh_h (r h_{t-1}))            |                      |                  |              |
+| Dense            | y = activation(W x + b), W (units, input_dim)     |                      |                  | (units,)     |
+| Embedding        | y_t = E[x_t], E (input_dim, output_dim)           |                      |                  |              |
 
-    layer = SimpleRNN(Wx, Wh, b, return_sequences=True)
+    layer = LSTM(Wx, Wh, b, return_sequences=True)
     y = layer(x)        # x (batch, timesteps, input_dim) -> y (batch, timesteps, units)
 
-Weights have one row a unit; Keras's kernel and recurrent kernel are their transposes.
+Weights have one row a unit (and gate); Keras's kernel and recurrent kernel are their transposes. States start at zero.
+Beside these: Bidirectional, RNN (stacked cells), TimeDistributed, Masking, Dropout, Activation and Sequential.
 """
 
-from rnn_scratch.layers import SimpleRNN
+from rnn_scratch.cells import GRUCell, LSTMCell, SimpleRNNCell
+from rnn_scratch.feedforward import Activation, Dense, Dropout, Embedding, Masking
+from rnn_scratch.layers import GRU, LSTM, SimpleRNN
+from rnn_scratch.wrappers import RNN, Bidirectional, Sequential, TimeDistributed
 
-__all__ = ["SimpleRNN"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Activation",
+    "Bidirectional",
+    "Dense",
+    "Dropout",
+    "Embedding",
+    "GRUCell",
+    "LSTMCell",
+    "Masking",
+    "Sequential",
+    "SimpleRNN",
+    "SimpleRNNCell",
+    "TimeDistributed",
+]

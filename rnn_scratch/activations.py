@@ -45,8 +45,16 @@ def _leaky_relu(z: Array, out: Array | None = None) -> Any:
 
 
 def _sigmoid(z: Array, out: Array | None = None) -> Any:
-    e = np.exp(-np.abs(z))  # not exp(-z), which overflows
-    return np.divide(np.where(z < 0, e, np.ones_like(e)), 1 + e, out)
+    """1 / (1 + exp(-z)), without its overflow. Narrower than float64 as 0.5 tanh(0.5 z) + 0.5, which is faster and as
+    good absolutely, though not relatively."""
+    if z.dtype == np.float64:
+        e = np.exp(-np.abs(z))
+        return np.divide(np.where(z < 0, e, np.ones_like(e)), 1 + e, out)
+    y = np.multiply(z, 0.5, out)
+    np.tanh(y, y)
+    y *= 0.5
+    y += 0.5
+    return y
 
 
 def _hard_sigmoid(z: Array, out: Array | None = None) -> Any:
@@ -121,9 +129,14 @@ class Activation:
     swallows_nan: bool = False
     couples_units: bool = False
 
-    def __call__(self, z: Any) -> Any:
-        """f(z) for an array; for anything else (a sum of balls) whatever its `through` makes of f."""
-        return self.f(z) if isinstance(z, np.ndarray) else z.through(self)
+    def __call__(self, z: Any, out: Array | None = None) -> Any:
+        """f(z), written to `out` where given; for what is no array (balls) whatever its `through` makes of f."""
+        if not isinstance(z, np.ndarray):
+            return z.through(self)
+        if z.dtype.kind != "V":
+            return self.f(z, out)
+        # bfloat16: NumPy knows of it only what ml_dtypes tells it, so f is computed in float32 and rounded once
+        return np.positive(self.f(z.astype(np.float32)).astype(z.dtype), out)
 
 
 _ROWS = (
@@ -142,7 +155,16 @@ _ROWS = (
     Activation("relu", _relu, low=0, swallows_nan=True),
     Activation("relu6", _relu6, low=0, high=6, swallows_nan=True),
     Activation("leaky_relu", _leaky_relu, ulps=2, swallows_nan=True),
-    Activation("sigmoid", _sigmoid, absolute=4, slope=0.25, low=0, high=1),
+    Activation(
+        "sigmoid",
+        _sigmoid,
+        absolute=4,
+        slope=0.25,
+        slope_at=lambda y: y * (1 - y),
+        bend=0.0963,
+        low=0,
+        high=1,
+    ),
     Activation("hard_sigmoid", _hard_sigmoid, absolute=2, slope=1 / 6, low=0, high=1, swallows_nan=True),
     Activation("hard_sigmoid_keras2", _hard_sigmoid_keras2, absolute=2, slope=0.2, low=0, high=1, swallows_nan=True),
     Activation("softsign", _softsign, ulps=3, low=-1, high=1),
