@@ -1,7 +1,7 @@
 """The check: a Keras layer and a candidate, what is asked of both, and the Report on it."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,12 +10,14 @@ import numpy as np
 from parity import report as reports
 from parity.adapters import keras as adapter
 from parity.candidates import Candidate, Outputs, as_candidate, scratch
-from parity.cases import Case, case_id, companions, generator, probes
+from parity.cases import Case, case_id, companions, draw_inputs, generator, leading, probes
 from parity.errors import CandidateError, InputError
 from parity.findings import Finding, Tally, Tolerance
 from parity.judge import examine
-from parity.report import VERDICTS, CaseReport, Divergence, Report
-from rnn_scratch.layers import Recurrent, as_reals
+from parity.report import VERDICTS, CaseReport, Divergence, LayerReport, Report
+from parity.rounding import NARROWER
+from rnn_scratch import Sequential
+from rnn_scratch.layers import Layer
 
 DRAWN_BATCH, DRAWN_TIMESTEPS = 4, 50
 AGAIN_STEPS = 1000
@@ -56,23 +58,20 @@ def check(
     asked = as_candidate(candidate)
     if isinstance(keras_layer, str | os.PathLike):
         keras_layer = adapter.load_model(os.fspath(keras_layer))
-    layer = adapter.only_layer(keras_layer)
     if not asked.callable and x is None:
         raise InputError("x: expected the inputs that the outputs were computed from; received none")
     shape = tuple(input_shape) if input_shape is not None else None if x is None else np.shape(x)[1:]
-    built = shape is not None and adapter.build_random(layer, shape, seed)
-    own = adapter.from_keras(layer)
+    built = shape is not None and adapter.build_random(keras_layer, shape, seed)
+    own = adapter.from_keras(keras_layer)
     own.reset_state()
     case = make_case(own, x, shape, adapter.static_input_shape(keras_layer), mask, initial_state, seed)
     for name in needs(case) - asked.takes:
         raise CandidateError(f"candidate: this case has {name}; expected a function with a parameter of that name")
     survey = Survey(asked, tolerance, seed)
-    result = survey.ask(adapter.Oracle(layer, own), case, thorough=True)
-    if built:
-        result = replace(
-            result, notes=("the Keras layer was not built: it was given random weights and biases", *result.notes)
-        )
-    return survey.report([result])
+    result = survey.ask(adapter.Oracle(keras_layer, own), case, thorough=True)
+    told = ["the Keras layer was not built: it was given random weights and biases"] if built else []
+    result = replace(result, notes=(*told, *adapter.notes_on(keras_layer), *result.notes))
+    return survey.report([result], adapter.environment(keras_layer))
 
 
 def assert_parity(candidate: Any, keras_layer: Any, x: Any = None, **options: Any) -> Report:
@@ -144,14 +143,17 @@ def make_tolerance(atol: float, rtol: float) -> Tolerance:
 
 def check_shape_and_seed(input_shape: Any, seed: Any) -> None:
     sizes = input_shape if isinstance(input_shape, tuple | list) else (input_shape,)
-    if input_shape is not None and (len(sizes) != 2 or not all(isinstance(n, int) and n > 0 for n in sizes)):
-        raise InputError(f"input_shape: expected (timesteps, input_dim), both at least 1; received {input_shape!r}")
+    if input_shape is not None and not (len(sizes) in (1, 2) and all(isinstance(n, int) and n > 0 for n in sizes)):
+        raise InputError(
+            f"input_shape: expected (timesteps, input_dim), both at least 1, or (timesteps,) of token ids; "
+            f"received {input_shape!r}"
+        )
     if not (isinstance(seed, int) and seed >= 0):
         raise InputError(f"seed: expected an integer, 0 or more; received {seed!r}")
 
 
 def make_case(
-    layer: Recurrent,
+    layer: Layer,
     x: Any,
     shape: Sequence[int] | None,
     static: tuple[int | None, int | None],
@@ -164,7 +166,7 @@ def make_case(
         if x is None:
             x = draw(layer, shape, static, seed)
         with np.errstate(over="ignore"):  # out of the layer's range is infinite there, for Keras too
-            x = np.ascontiguousarray(as_reals("x", x).astype(layer.dtype))
+            x = np.ascontiguousarray(layer.as_inputs(x))
         layer.check_inputs(x)
         if len(x) == 0:
             raise InputError(f"x: expected at least 1 batch row; received {x.shape}")
@@ -175,13 +177,22 @@ def make_case(
     return Case(case_id(layer, x), layer, x, mask, states)
 
 
-def draw(layer: Recurrent, shape: Sequence[int] | None, static: tuple[int | None, int | None], seed: int) -> Any:
+def draw(layer: Layer, shape: Sequence[int] | None, static: tuple[int | None, int | None], seed: int) -> Any:
     batch, timesteps = (fixed or default for fixed, default in zip(static, (DRAWN_BATCH, DRAWN_TIMESTEPS), strict=True))
-    if shape is not None:
-        timesteps, input_dim = shape
-    else:
-        input_dim = layer.input_dim
-    return generator(seed, "inputs").standard_normal((batch, timesteps, input_dim))
+    features = tuple(shape[1:]) if shape is not None else input_features(layer)
+    timesteps = shape[0] if shape is not None else timesteps
+    return draw_inputs(layer, generator(seed, "inputs"), (batch, timesteps, *features))
+
+
+def input_features(layer: Layer) -> tuple[int, ...]:
+    """The axes of an input after batch and timesteps: none for token ids."""
+    first = next(leading(layer), layer)
+    if first.kind == "embedding":
+        return ()
+    wide = [part for part in (*layer.parts.values(), layer) if hasattr(part, "input_dim")]
+    if not wide:
+        raise InputError(f"{layer.name}: pass x or input_shape: nothing in it tells the size of its inputs")
+    return (wide[0].input_dim,)
 
 
 @dataclass
@@ -200,8 +211,12 @@ class Survey:
 
     def ask_or_error(self, case: Case) -> CaseReport:
         try:
-            oracle = adapter.Oracle(adapter.to_keras(case.layer, **case.keras), case.layer)  # type: ignore[arg-type]
-            return self.ask(oracle, case, thorough=False)
+            layer = adapter.to_keras(case.layer)
+            own = adapter.from_keras(layer)  # with the precision and the rules for masks of the backend in use
+            states = None if case.initial_state is None else tuple(s.astype(own.dtype) for s in case.initial_state)
+            here = replace(case, layer=own, x=case.x.astype(own.dtype), initial_state=states)
+            report = self.ask(adapter.Oracle(layer, own), here, thorough=False)
+            return replace(report, notes=(*adapter.notes_on(layer), *report.notes))
         except (CandidateError, adapter.KerasError) as error:
             return CaseReport(case.id, "ERROR", notes=(str(error),))
 
@@ -221,7 +236,24 @@ class Survey:
                 findings.append(found)
         if self.candidate.callable:
             findings.append(self.examine(oracle, again(case)))
-        return summarize(case, findings, self.tolerance)
+        result = summarize(case, findings, self.tolerance)
+        if result.verdict == "FAIL" and result.proved and case.layer.dtype == np.float32:
+            result = replace(result, notes=(*result.notes, *self.compatible([found.case for found, _ in findings])))
+        return result
+
+    def compatible(self, questions: Sequence[Case]) -> Iterator[str]:
+        """Which narrower arithmetic would explain the answers, if one does and is not as wide as the signal."""
+        for name, arithmetic in NARROWER.items():
+            try:
+                found = [
+                    examine(self.candidate, case, self.tolerance, arithmetic) for case in questions if case.calls == 1
+                ]
+            except CandidateError:
+                return
+            if found and all(finding.verdict == "PASS" for finding in found):
+                worst = max(finding.tally.worst for finding in found)
+                yield f"compatible with {name} (largest {worst:.2g} radii), which is neither a pass nor a cause"
+                return
 
     def beside(self, case: Case, thorough: bool) -> Iterator[Case]:
         if self.candidate.callable:
@@ -238,8 +270,9 @@ class Survey:
         self.asked.append(case)
         return found, keras
 
-    def report(self, results: Sequence[CaseReport]) -> Report:
-        return Report(tuple(results), tuple(self.not_asked()), {**reports.environment(), **adapter.environment()})
+    def report(self, results: Sequence[CaseReport], environment: Mapping[str, str] | None = None) -> Report:
+        keras = adapter.environment() if environment is None else environment
+        return Report(tuple(results), tuple(self.not_asked()), {**reports.environment(), **keras})
 
     def not_asked(self) -> Iterator[str]:
         """What these questions could not have shown, because nobody put them."""
@@ -250,15 +283,17 @@ class Survey:
         if not self.candidate.callable:
             yield "any inputs but these, and a second call"
             partial = isinstance(self.candidate, Outputs) and len(self.candidate.outputs) == 1
-            if partial and any(case.layer.return_state for case in self.asked):
+            if partial and any(len(case.layer.output_shapes(case.x.shape)) > 1 for case in self.asked):
                 yield "the final state, which was not among the outputs"
-        if not any(case.mask is not None for case in self.asked) and not any("mask" in what for what in self.skipped):
-            yield "masks"
-        if not any(case.initial_state is not None for case in self.asked) and not any(
-            "state" in what for what in self.skipped
+        model = any(isinstance(case.layer, Sequential) for case in self.asked)  # masks by its inputs, states from zeros
+        for what, name, told in (
+            ("mask", "mask", "masks"),
+            ("initial_state", "state", "initial states other than zero"),
         ):
-            yield "initial states other than zero"
-        if any(case.layer.stateful for case in self.asked):
+            put = any(getattr(case, what) is not None for case in self.asked)
+            if not put and not model and not any(name in skipped for skipped in self.skipped):
+                yield told
+        if any(case.layer.stateful for case in self.asked) and not any(case.calls > 1 for case in self.asked):
             yield "the state that a stateful layer keeps between calls"
         if self.asked:
             yield f"more than {max(case.timesteps for case in self.asked):,} timesteps"
@@ -295,7 +330,40 @@ def summarize(case: Case, findings: Sequence[tuple[Finding, Finding]], tolerance
         notes=tuple(dict.fromkeys(notes(case, found, shown, tolerance))),
         outside=shown.tally.outside if shown else 0,
         count=shown.tally.count if shown else 0,
+        layers=tuple(layer_table(case, found)),
     )
+
+
+def layer_table(case: Case, found: Sequence[Finding]) -> Iterator[LayerReport]:
+    """Of a model, each layer's worst verdict over all questions. Those that were not seen go with the next that was."""
+    if not isinstance(case.layer, Sequential):
+        return
+    asked = [finding for finding in found if finding.parts]
+    for name, layer in case.layer.parts.items():
+        own = [(f, names) for f in asked for names in f.parts if name in names]
+        if not own:
+            yield LayerReport(name, layer.kind, "not asked")
+            continue
+        apart = [(f, names) for f, names in own if names[-1] == name]
+        if not apart:
+            yield LayerReport(name, layer.kind, "not seen", method=(f"judged with {own[0][1][-1]}",))
+            continue
+        parts = [f.parts[names] for f, names in apart]
+        verdict = min((part.verdict for part in parts), key=VERDICTS.index)
+        methods = dict.fromkeys(method for part in parts for method in part.method)
+        yield LayerReport(
+            name,
+            layer.kind,
+            verdict,
+            worst=max(part.tally.worst for part in parts),
+            method=tuple(methods),
+            inputs_differed=any(differed_before(f, names) for f, names in apart),
+        )
+
+
+def differed_before(finding: Finding, names: tuple[str, ...]) -> bool:
+    before = list(finding.parts)[: list(finding.parts).index(names)]
+    return any(finding.parts[other].verdict == "FAIL" for other in before)
 
 
 def notes(case: Case, found: Sequence[Finding], shown: Finding | None, tolerance: Tolerance) -> Iterator[str]:

@@ -8,7 +8,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, Protocol
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from parity.cases import Case
 from parity.errors import CandidateError
-from rnn_scratch.layers import Recurrent
+from rnn_scratch import Sequential
+from rnn_scratch.layers import Layer, Recurrent
 
 Array = NDArray[Any]
 
@@ -50,6 +51,10 @@ class Candidate(Protocol):
     callable: bool
 
     def ask(self, case: Case) -> Answer: ...
+
+    def converse(self, case: Case) -> list[Answer]:
+        """What it answers to each of the calls of a case, its state kept between them; CandidateError if it cannot."""
+        ...
 
 
 def as_candidate(value: Any) -> Candidate:
@@ -120,16 +125,40 @@ class Function:
         self.takes = self.call.takes
 
     def ask(self, case: Case) -> Answer:
-        x, given = case.x.copy(), self._arguments(case)
+        return self._ask(case, self._arguments(case))
+
+    def converse(self, case: Case) -> list[Answer]:
+        """One layer for all calls, which may keep its state; without `layer`, the returned states handed on."""
+        if "layer" not in self.takes and not ("initial_state" in self.takes and _returns_state(case.layer)):
+            raise CandidateError(
+                "candidate: keeping state between calls needs a parameter `layer`, or `initial_state` and the states "
+                "among its outputs"
+            )
+        answers: list[Answer] = []
+        given = self._arguments(case)
+        for n in range(case.calls):
+            call = case.call(n)
+            if "layer" not in self.takes and answers:
+                states = (answers[-1].outputs or ())[-len(case.layer.state_units) :]
+                call = replace(call, initial_state=states)
+            given |= {name: value for name, value in self._arguments(call).items() if name != "layer"}
+            answers.append(self._ask(call, given))
+        return answers
+
+    def _ask(self, case: Case, given: dict[str, Any]) -> Answer:
+        x = case.x.copy()
         before = copy.deepcopy(given)
         result = self.call(x, **given)
-        several = isinstance(result, tuple) or (isinstance(result, list) and case.layer.return_state)
+        layers: dict[str, Array] = {}
+        sequences: dict[str, Array] = {}
+        if isinstance(result, Mapping):
+            layers, sequences, result = by_layer(case, result)
+        several = isinstance(result, tuple) or (isinstance(result, list) and len(case.layer.output_shapes(x.shape)) > 1)
         arrays = tuple(as_output(output) for output in (result if several else (result,)))
         changed = ["x"] if not same(x, case.x) else []
         changed += [name for name in given if not same(given[name], before[name])]
-        return Answer(
-            arrays, notes=tuple(f"the candidate changed its {name} in place; it was given a copy" for name in changed)
-        )
+        notes = tuple(f"the candidate changed its {name} in place; it was given a copy" for name in changed)
+        return Answer(arrays, layers=layers, sequences=sequences, notes=notes)
 
     def _arguments(self, case: Case) -> dict[str, Any]:
         states = case.initial_state
@@ -138,9 +167,41 @@ class Function:
         return {name: copy.deepcopy(everything[name]) for name in ASKABLE if name in self.takes}
 
 
+def by_layer(case: Case, result: Mapping[Any, Any]) -> tuple[dict[str, Array], dict[str, Array], Any]:
+    """A dict of layer name to output -> those before the last; the whole sequences among them, of layers that return
+    only their last output; the last. CandidateError for names that are none of the model's."""
+    layer = case.layer
+    parts = layer.parts if isinstance(layer, Sequential) else {layer.name: layer}
+    last = list(parts)[-1]
+    unknown = [str(name) for name in result if name not in parts]
+    if unknown:
+        raise CandidateError(f"candidate: {', '.join(unknown)}: no such layer; the model has {', '.join(parts)}")
+    if last not in result:
+        raise CandidateError(f"candidate: expected the output among its outputs by layer, as {last!r}")
+    layers, sequences, shape = {}, {}, case.x.shape
+    for name, part in parts.items():
+        whole = part.with_sequences().output_shapes(shape)[0]
+        shape = part.output_shapes(shape)[0]
+        if name not in result or (name == last and isinstance(result[name], tuple)):
+            continue
+        layers[name] = as_output(result[name])
+        if isinstance(part, Recurrent) and layers[name].shape == whole != shape:
+            sequences[name] = layers[name]
+            layers[name] = layers[name][:, -1]
+    return layers, sequences, layers.pop(last, result[last])
+
+
+def _returns_state(layer: Layer) -> bool:
+    return bool(layer.state_units) and len(layer.output_shapes((1, 1, 1))) > len(layer.state_units)
+
+
+States = tuple[Array, ...]
+
+
 class StepFunction:
-    """`step(x_t, state)`, one time step: x_t (batch, input_dim), state (batch, units) -> h_t, or (h_t, state). The
-    loop, with its mask, direction and first state, is ours."""
+    """`step(x_t, state)`, one time step: x_t (batch, input_dim), state (batch, units), a tuple of them where the cell
+    has several -> h_t and the new state, or the new state alone. The loop, with its mask, direction and first state, is
+    ours."""
 
     callable = True
     takes: frozenset[str]
@@ -150,35 +211,55 @@ class StepFunction:
         self.takes = frozenset({"mask", "initial_state"}) | (self.call.takes & frozenset({"layer"}))
 
     def ask(self, case: Case) -> Answer:
+        if not isinstance(case.layer, Recurrent):
+            raise CandidateError(f"candidate: a step function fits one recurrent layer; received {case.layer.kind}")
         x, _ = case.processed()
         given = {"layer": copy.deepcopy(case.layer)} if "layer" in self.takes else {}
 
-        def step(t: int, state: Array) -> tuple[Array, Array]:
-            result = self.call(x[:, t].copy(), state.copy(), **given)
-            h, new = result if isinstance(result, tuple) and len(result) == 2 else (result, result)
-            arrays = as_output(h), as_output(new)
-            for name, array in zip(("h_t", "state"), arrays, strict=True):
-                if array.shape != state.shape:
+        def step(t: int, states: States) -> tuple[Array, States]:
+            state = states if len(states) > 1 else states[0]
+            h, new = step_result(self.call(x[:, t].copy(), copy.deepcopy(state), **given), len(states))
+            for name, array in zip(("h_t", *["state"] * len(new)), (h, *new), strict=True):
+                if array.shape != states[0].shape:
                     raise CandidateError(
-                        f"candidate: {name}: expected shape {state.shape} (batch, units); received {array.shape}"
+                        f"candidate: {name}: expected shape {states[0].shape} (batch, units); received {array.shape}"
                     )
-            return arrays
+            return h, new
 
         return Answer(None, sequence=walk(case, step, case.timesteps))
 
+    def converse(self, case: Case) -> list[Answer]:
+        raise CandidateError("candidate: a step function keeps no state of its own between calls")
 
-def walk(case: Case, step: Callable[[int, Array], tuple[Array, Array]], steps: int) -> Array:
-    """The first outputs of a layer of which only `step(t, state) -> (h_t, next state)` is known, t counted in the order
-    of processing: (batch, steps, units). The loop, its mask and its first state are ours."""
+
+def step_result(result: Any, states: int) -> tuple[Array, States]:
+    """h_t and the new states: of (h_t, state), or of the state alone, whose first array is h_t."""
+    parts = tuple(result) if isinstance(result, tuple | list) else (result,)
+    if len(parts) == 2 and (states == 1 or isinstance(parts[1], tuple | list)):
+        h, new = parts
+    else:
+        h, new = parts[0], parts
+    new = tuple(as_output(array) for array in (new if isinstance(new, tuple | list) else (new,)))
+    if len(new) != states:
+        raise CandidateError(f"candidate: state: expected {states} arrays; received {len(new)}")
+    return as_output(h), new
+
+
+def walk(case: Case, step: Callable[[int, States], tuple[Array, States]], steps: int) -> Array:
+    """The first outputs of a recurrent layer of which only `step(t, states) -> (h_t, next states)` is known, t counted
+    in the order of processing: (batch, steps, units). The loop, its mask and its first states are the layer's own."""
+    layer = case.layer
+    assert isinstance(layer, Recurrent)
     _, mask = case.processed()
-    state = case.layer.initial_states(case.batch, case.initial_state)[0]
-    last, outputs = np.zeros_like(state), []
+    states = layer.initial_states(case.batch, case.initial_state)
+    shown = None if case.mask is None else layer.shown(case.mask)
+    y, outputs = layer.before_first(states[0], np.zeros_like(states[0])), []
     for t in range(steps):
-        h, new = step(t, state)
+        h, new = step(t, states)
         keep = np.ones((case.batch, 1), bool) if mask is None else mask[:, t, None]
-        last = np.where(keep, h, 0 if case.layer.zero_output_for_mask else last)
-        state = np.where(keep, new, state)
-        outputs.append(last)
+        y = np.where(keep, h, y)
+        states = tuple(np.where(keep, n, s) for n, s in zip(new, states, strict=True))
+        outputs.append(y if shown is None else np.where(shown[:, t, None], y, 0))
     return np.stack(outputs, axis=1)
 
 
@@ -194,9 +275,14 @@ class Outputs:
     def ask(self, case: Case) -> Answer:
         return Answer(self.outputs, partial=True)
 
+    def converse(self, case: Case) -> list[Answer]:
+        raise CandidateError("outputs of one call")
+
 
 def scratch(x: Array, layer: Any, mask: Any = None, initial_state: Any = None) -> Any:
-    """The built-in candidate: rnn_scratch itself."""
+    """The built-in candidate: rnn_scratch itself, a model with what each of its layers puts out."""
+    if isinstance(layer, Sequential) and mask is initial_state is None and len(layer.output_shapes(x.shape)) == 1:
+        return layer.outputs(x, sequences=True)
     return layer(x, mask=mask, initial_state=initial_state)
 
 
@@ -222,12 +308,11 @@ def as_output(value: Any) -> Array:
 
 def same(a: Any, b: Any) -> bool:
     """Equal to the bit, arrays or layers."""
-    if isinstance(b, Recurrent):
-        cell, other = getattr(a, "cell", None), b.cell
-        return cell is not None and all(same(getattr(cell, name), array) for name, array in other.weights.items())
+    if isinstance(b, Layer):
+        return isinstance(a, Layer) and all(same(a.weights.get(name), array) for name, array in b.weights.items())
     if isinstance(a, tuple):
         return all(same(x, y) for x, y in zip(a, b, strict=True))
-    return a is None or bool(np.array_equal(a, b, equal_nan=True))
+    return b is None or (a is not None and np.array_equal(np.nan_to_num(a), np.nan_to_num(b)))
 
 
 def load(spec: str) -> Any:

@@ -1,22 +1,22 @@
 """Cases: a layer, inputs, a mask, an initial state. The built-in grid of them, and what else a candidate is asked."""
 
+import importlib
 import random
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import combinations, product
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.errors import InputError
-from rnn_scratch import SimpleRNN
+from parity.errors import InputError, MissingExtraError
+from rnn_scratch import Sequential
 from rnn_scratch.activations import ACTIVATIONS, Activation
-from rnn_scratch.cells import Cell
-from rnn_scratch.layers import Layer, Recurrent
+from rnn_scratch.cells import Cell, GRUCell, LSTMCell, SimpleRNNCell
+from rnn_scratch.layers import SETTINGS, Layer, Recurrent, recurrent
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
@@ -27,17 +27,18 @@ class Case:
     """One question: what does this layer make of these inputs?
 
     layer: rnn_scratch's, whose weights and settings are the ones meant. x: (batch, timesteps, input_dim) in the layer's
-    dtype. mask: (batch, timesteps) or None. initial_state: a tuple of (batch, units), or None for zeros.
-    keras: settings of the Keras layer that change how it computes and not what (`unroll`).
+    dtype, or token ids (batch, timesteps). mask: (batch, timesteps) or None. initial_state: a tuple of (batch, units)
+    for each state, or None for zeros.
+    calls: into how many calls, one after another, the timesteps are divided (a stateful layer keeps its state between).
     rows: what each batch row is meant to show, for a probe.
     """
 
     id: str
-    layer: Recurrent
+    layer: Layer
     x: Array
     mask: Mask | None = None
     initial_state: tuple[Array, ...] | None = None
-    keras: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    calls: int = 1
     rows: Sequence[str] = ()
 
     @property
@@ -51,7 +52,7 @@ class Case:
     def steps(self, start: int, stop: int, states: tuple[Array, ...] | None) -> "Case":
         """A case of some of the steps, counted in the order of processing, from those states."""
         kept = slice(start, stop)
-        if self.layer.go_backwards:
+        if getattr(self.layer, "go_backwards", False):
             kept = slice(self.timesteps - stop, self.timesteps - start)
         mask = None if self.mask is None else self.mask[:, kept]
         return replace(self, x=self.x[:, kept], mask=mask, initial_state=states)
@@ -60,9 +61,16 @@ class Case:
         """The case cut to the first steps that are processed."""
         return self.steps(0, steps, self.initial_state)
 
+    def call(self, number: int) -> "Case":
+        """One of the calls, as a case of its own."""
+        steps = self.timesteps // self.calls
+        part = slice(number * steps, (number + 1) * steps)
+        mask = None if self.mask is None else self.mask[:, part]
+        return replace(self, x=self.x[:, part], mask=mask, calls=1)
+
     def processed(self) -> tuple[Array, Mask | None]:
         """x and mask in the order of processing."""
-        if not self.layer.go_backwards:
+        if not getattr(self.layer, "go_backwards", False):
             return self.x, self.mask
         return self.x[:, ::-1], None if self.mask is None else self.mask[:, ::-1]
 
@@ -74,6 +82,7 @@ def generator(seed: int, name: str) -> np.random.Generator:
 # --- the grid ---
 
 AXES: dict[str, tuple[Any, ...]] = {
+    "layer": ("simple_rnn", "lstm", "gru"),
     "batch": (1, 2, 8, 33),
     "timesteps": (1, 2, 3, 10, 100),
     "input_dim": (1, 4, 31),
@@ -97,18 +106,38 @@ VARIANTS: tuple[dict[str, Any], ...] = (
     {"unroll": True, "mask": "mixed", "state": True},
     {"dtype": "float64"},
     {"dtype": "float16"},
+    {"dtype": "bfloat16"},
 )
+
+GATED: tuple[dict[str, Any], ...] = tuple(
+    {"recurrent_activation": name} for name in ("hard_sigmoid", "softsign", "tanh", "relu6")
+)
+CELLS: dict[str, tuple[type[Cell], tuple[dict[str, Any], ...]]] = {
+    "simple_rnn": (SimpleRNNCell, ()),
+    "lstm": (LSTMCell, GATED),
+    "gru": (
+        GRUCell,
+        (
+            *GATED,
+            {"reset_after": False},
+            {"reset_after": False, "use_bias": False},
+            {"reset_after": False, "mask": "mixed", "state": True, "go_backwards": True},
+            {"reset_after": False, "dtype": "float16"},
+        ),
+    ),
+}
+"""The cells of the grid, and the variants that only they have."""
 
 
 def grid(select: Mapping[str, Sequence[Any]] | None = None, only: str | None = None, seed: int = 0) -> list[Case]:
-    """The built-in cases: SimpleRNN in every size, weight and setting, covered and not multiplied out.
+    """The built-in cases: SimpleRNN, LSTM and GRU in every size, weight and setting, covered and not multiplied out.
 
-    How chosen: of batch, timesteps, input_dim, units, return_sequences and weights, every two values of every two axes
-    meet in some case (a greedy pairwise cover; the last output of a chaotic network only after few steps). Then each
-    setting and each activation in turn, as a sequence and as a last output, on a small shape of which no two sizes are
-    equal; activations without bounds get a recurrent kernel that does not grow. `select` narrows the axes: the cover is
-    made anew of what is left. `only` keeps the cases whose id matches that pattern. A case's data follow from its id
-    and the seed.
+    How chosen, for each of them: of batch, timesteps, input_dim, units, return_sequences and weights, every two values
+    of every two axes meet in some case (a greedy pairwise cover; the last output of a chaotic network only after few
+    steps). Then each setting and each activation in turn, as a sequence and as a last output, on a small shape of which
+    no two sizes are equal; activations without bounds get a recurrent kernel that does not grow. `select` narrows the
+    axes: the cover is made anew of what is left. `only` keeps the cases whose id matches that pattern. A case's data
+    follow from its id and the seed.
 
     Raises InputError for a selection that no case meets.
     """
@@ -120,9 +149,9 @@ def grid(select: Mapping[str, Sequence[Any]] | None = None, only: str | None = N
             raise InputError(
                 f"{name}: no case of the grid has {missing or 'nothing'}; it has {', '.join(map(str, AXES[name]))}"
             )
-    chosen = list(dict.fromkeys(_specifications(axes)))
-    cases = [_build(dict(spec), seed) for spec in chosen]
-    kept = [case for case in cases if only is None or fnmatchcase(case.id, only)]
+    chosen = dict.fromkeys(spec for layer in axes["layer"] for spec in _specifications(layer, axes))
+    specs = [dict(spec) for spec in chosen]
+    kept = [_build(spec, seed) for spec in specs if only is None or fnmatchcase(_id(spec), only)]
     if not kept:
         raise InputError(
             f"selection: no case of the grid matches{f' {only!r}' if only else ''}; `parity check --list` shows them"
@@ -130,19 +159,20 @@ def grid(select: Mapping[str, Sequence[Any]] | None = None, only: str | None = N
     return kept
 
 
-def _specifications(axes: Mapping[str, Sequence[Any]]) -> Iterator[tuple[tuple[str, Any], ...]]:
-    plain = {name: axes[name] for name in _SHAPE}
+def _specifications(layer: str, axes: Mapping[str, Sequence[Any]]) -> Iterator[tuple[tuple[str, Any], ...]]:
+    plain = {"layer": (layer,), **{name: axes[name] for name in _SHAPE}}
     if "tanh" in axes["activation"]:
         for row in pairwise_cover(plain, unless=undecidable):
             yield tuple({**row, "activation": "tanh"}.items())
-    shape: dict[str, Any] = {name: _nearest(axes[name], value) for name, value in _SMALL.items()}
+    shape: dict[str, Any] = {"layer": layer, **{name: _nearest(axes[name], value) for name, value in _SMALL.items()}}
     for sequences in axes["return_sequences"]:
         shape["return_sequences"] = sequences
-        for variant in VARIANTS if "tanh" in axes["activation"] else ():
+        for variant in (*VARIANTS, *CELLS[layer][1]) if "tanh" in axes["activation"] else ():
             yield tuple({**shape, "activation": "tanh", **variant}.items())
         short = {} if sequences else {"timesteps": _nearest(axes["timesteps"], 3)}  # a last output that bounds reach
         for activation in axes["activation"]:
-            if not undecidable({**shape, **short}):
+            explodes = layer == "lstm" and activation == "exponential"  # c adds up what exp makes of c
+            if not undecidable({**shape, **short}) and not explodes:
                 yield tuple({**shape, **short, "activation": activation}.items())
 
 
@@ -178,27 +208,37 @@ def _build(spec: dict[str, Any], seed: int) -> Case:
     name = _id(spec)
     rng = generator(seed, name)
     batch, timesteps, input_dim, units = (spec[axis] for axis in ("batch", "timesteps", "input_dim", "units"))
-    dtype = spec.get("dtype", "float32")
-    Wx, Wh, b = random_weights(rng, spec["weights"], units, input_dim)
-    Wx, Wh, b = (array.astype(dtype) for array in (Wx, tamed(Wh, ACTIVATIONS[spec["activation"]]), b))
-    layer = SimpleRNN(
-        Wx,
-        Wh,
-        b if spec.get("use_bias", True) else None,
-        activation=spec["activation"],
-        return_sequences=spec["return_sequences"],
-        return_state=spec.get("return_state", False),
-        go_backwards=spec.get("go_backwards", False),
-        zero_output_for_mask=spec.get("zero_output_for_mask", False),
-    )
+    dtype = named_dtype(spec.get("dtype", "float32"))
+    kind, _ = CELLS[spec["layer"]]
+    settings = {key: spec[key] for key in ("activation", "recurrent_activation", "reset_after") if key in spec}
+    rows = len(kind.gates) * units
+    bias = (2, rows) if kind is GRUCell and spec.get("reset_after", True) else (rows,)
+    blank = {"Wx": np.zeros((rows, input_dim)), "Wh": np.zeros((rows, units)), "b": np.zeros(bias)}
+    cell = kind(**blank, **settings)
+    drawn = {key: draw_weight(rng, spec["weights"], key, array.shape, cell) for key, array in blank.items()}
+    drawn["Wh"] = tamed(drawn["Wh"], ACTIVATIONS[spec["activation"]])
+    weights = {key: array.astype(dtype) for key, array in drawn.items()}
+    if not spec.get("use_bias", True):
+        del weights["b"]
+    loop: Any = {key: bool(spec.get(key, False)) for key in SETTINGS}
+    layer = recurrent(kind(**{"b": None, **weights}, **settings), loop)
     draw = rng.random if spec["weights"] == "uniform" else rng.standard_normal
-    state = (rng.uniform(-1, 1, (batch, units)).astype(dtype),) if spec.get("state") else None
+    state = [rng.uniform(-1, 1, (batch, units)).astype(dtype) for _ in kind.states] if spec.get("state") else None
     x = draw((batch, timesteps, input_dim)).astype(dtype)
     mask = make_mask(rng, spec["mask"], batch, timesteps) if "mask" in spec else None
     if mask is not None and spec["mask"] == "mixed":
         x[~mask] = np.nan  # what stands at a masked step is nobody's business
-    keras = {"unroll": True} if spec.get("unroll") else {}
-    return Case(name, layer, x, mask, state, keras)
+    return Case(name, layer, x, mask, state and tuple(state))
+
+
+def named_dtype(name: str) -> np.dtype[Any]:
+    """NumPy's dtype of that name; bfloat16 is ml_dtypes'. MissingExtraError where that is not installed."""
+    if name == "bfloat16":
+        try:
+            importlib.import_module("ml_dtypes")
+        except ImportError as error:
+            raise MissingExtraError("bfloat16 needs ml_dtypes: pip install ml_dtypes") from error
+    return np.dtype(name)
 
 
 def tamed(Wh: Array, activation: Activation) -> Array:
@@ -212,24 +252,28 @@ def tamed(Wh: Array, activation: Activation) -> Array:
 
 def _id(spec: Mapping[str, Any]) -> str:
     parts = [
-        "simple_rnn",
+        spec["layer"],
         _shape_id(spec["batch"], spec["timesteps"], spec["input_dim"], spec["units"], spec["return_sequences"]),
         spec["activation"],
+        spec.get("recurrent_activation", ""),
         spec["weights"],
         f"{spec['mask']}_mask" if "mask" in spec else "",
         "state" if spec.get("state") else "",
         *(flag for flag in ("go_backwards", "zero_output_for_mask", "return_state", "unroll") if spec.get(flag)),
         "" if spec.get("use_bias", True) else "no_bias",
+        "" if spec.get("reset_after", True) else "reset_before",
         spec.get("dtype", ""),
     ]
     return "-".join(part for part in parts if part)
 
 
-def case_id(layer: Recurrent, x: Array) -> str:
-    """The id of a case that is not of the grid, by the same pattern."""
-    batch, timesteps, input_dim = x.shape
-    shape = _shape_id(batch, timesteps, input_dim, layer.units, layer.return_sequences)
-    return f"{layer.cell.name}-{shape}-{layer.cell.activation.name}"
+def case_id(layer: Layer, x: Array) -> str:
+    """The id of a case that is not of the grid, by the same pattern; of a model, its name and the size of x."""
+    if isinstance(layer, Recurrent):
+        batch, timesteps, input_dim = x.shape
+        shape = _shape_id(batch, timesteps, input_dim, layer.units, layer.return_sequences)
+        return f"{layer.cell.name}-{shape}-{layer.cell.activation.name}"
+    return f"{layer.name}-b{x.shape[0]}-t{x.shape[1]}" + "".join(f"-i{n}" for n in x.shape[2:])
 
 
 def _shape_id(batch: int, timesteps: int, input_dim: int, units: int, sequences: bool) -> str:
@@ -238,7 +282,7 @@ def _shape_id(batch: int, timesteps: int, input_dim: int, units: int, sequences:
 
 def randomized(layer: Layer, rng: np.random.Generator, kind: str = "normal") -> Layer:
     """The same layer with every weight drawn anew, in its own dtype (see `draw_weight`)."""
-    cells = {name: cell for name, cell in cells_of(layer)}
+    cells = dict(cells_of(layer))
     drawn = {}
     for name, array in layer.weights.items():
         prefix, _, own = name.rpartition(".")
@@ -309,21 +353,25 @@ def companions(case: Case, takes: frozenset[str], seed: int) -> Iterator[Case]:
     In a long contracting network a dropped first step is invisible to anybody: hence one, two and three steps.
     """
     rng = generator(seed, f"{case.id} companions")
-    units, dtype = case.layer.units, case.layer.dtype
-    scale = _typical(case.x)
+    layer, dtype = case.layer, case.layer.dtype
 
     def drawn(name: str, batch: int, timesteps: int, mask: Mask | None = None, state: bool = False) -> Case:
-        x = (scale * rng.standard_normal((batch, timesteps, case.layer.input_dim))).astype(dtype)
-        states = (
-            tuple(rng.uniform(-1, 1, (batch, units)).astype(dtype) for _ in case.layer.cell.states) if state else None
-        )
-        return replace(case, id=f"{case.id} / {name}", x=x, mask=mask, initial_state=states)
+        x = draw_inputs(layer, rng, (batch, timesteps, *case.x.shape[2:]), case.x)
+        states = tuple(rng.uniform(-1, 1, (batch, units)).astype(dtype) for units in layer.state_units)
+        return replace(case, id=f"{case.id} / {name}", x=x, mask=mask, initial_state=states if state else None)
 
     yield from (
         drawn(f"{t} timestep{'s' if t > 1 else ''}, batch {batch}", batch, t) for t, batch in ((1, 3), (2, 1), (3, 2))
     )
     if case.timesteps < LONG:
         yield drawn(f"{LONG} timesteps, batch 2", 2, LONG)
+    if layer.stateful:
+        yield replace(drawn("2 calls, the state kept", case.batch, 4), calls=2)
+    if isinstance(layer, Sequential):
+        if "layer" in takes:
+            other = randomized(layer, rng)
+            yield replace(drawn("other weights", 3, 4), layer=other)
+        return
     if "initial_state" in takes:
         yield drawn("an initial state", 3, 4, state=True)
     if "mask" in takes:
@@ -334,6 +382,36 @@ def companions(case: Case, takes: frozenset[str], seed: int) -> Iterator[Case]:
         hidden = drawn("a row all masked, NaN at masked steps", 3, 5, mask, state="initial_state" in takes)
         hidden.x[~mask] = np.nan
         yield hidden
+
+
+def draw_inputs(layer: Layer, rng: np.random.Generator, shape: tuple[int, ...], like: Array | None = None) -> Array:
+    """N(0, 1), as large as `like`; token ids for an embedding. Where the model masks by its inputs, some steps are
+    masked: of each row but the first a part at the end, and of the last one a step between."""
+    embedding, masking = (next((part for part in leading(layer) if part.kind == kind), None) for kind in _MASKERS)
+    batch, timesteps = shape[:2]
+    hidden = ~make_mask(rng, "trailing", batch, timesteps)
+    hidden[0] = False
+    if timesteps > 3:
+        hidden[-1, 1] = True
+    if embedding is not None:
+        ids = rng.integers(0, len(embedding.weights["E"]), shape).astype(np.int32)
+        return np.where(hidden, 0, ids) if getattr(embedding, "mask_zero", False) else ids
+    scale = 1.0 if like is None else _typical(like)
+    x = (scale * rng.standard_normal(shape)).astype(layer.dtype)
+    if masking is not None:
+        x[hidden] = getattr(masking, "mask_value", 0)
+    return x
+
+
+_MASKERS = ("embedding", "masking")
+
+
+def leading(layer: Layer) -> Iterator[Layer]:
+    """The layers that see the inputs before any that has states."""
+    for part in layer.parts.values() if isinstance(layer, Sequential) else (layer,):
+        if part.state_units:
+            return
+        yield part
 
 
 LONG = 30
@@ -348,23 +426,34 @@ def probes(case: Case, takes: frozenset[str], seed: int) -> Iterator[Case]:
     """Ordinary cases whose inputs leave rounding next to nothing to do, so that a single weight off by a little shows.
 
     Unit vectors, scaled by a power of two until the largest weight they meet is near 1, make a pre-activation of one
-    weight and one bias. With `initial_state` likewise for the recurrent weights. With `layer`, weights on a dyadic
-    lattice, whose sums are exact in any order; where no initial state can be set, two steps: the first sets one.
+    weight and one bias. With `initial_state` likewise for the recurrent weights; what a cell carries is set to 3/4, and
+    a gated cell gets unit inputs and states at once, since some gates do nothing to a state of zeros. With `layer`,
+    weights on a dyadic lattice, whose sums are exact in any order; where no initial state can be set, two steps: the
+    first sets one. A model that begins with an embedding is asked for every token.
     """
+    first = next(leading(case.layer), case.layer)
+    if first.kind == "embedding":
+        ids = np.arange(min(len(first.weights["E"]), MOST_ROWS), dtype=np.int32)[:, None]
+        yield replace(
+            case, id=f"{case.id} / every token", x=ids, mask=None, rows=tuple(f"token {n}" for n in ids[:, 0])
+        )
+    if not isinstance(case.layer, Recurrent):
+        return
     yield unit_inputs(case)
     if "initial_state" in takes:
         yield unit_states(case)
+        if len(case.layer.cell.gates) > 1:
+            yield unit_inputs_and_states(case)
     if "layer" in takes:
         yield from lattices(case, "initial_state" in takes, seed)
 
 
 MOST_ROWS = 300
-LATTICE_BITS = {"float16": 5, "float32": 12, "float64": 12}
+LATTICE_BITS = {"float16": 5, "bfloat16": 3, "float32": 12, "float64": 12}
 
 
 def unit_inputs(case: Case) -> Case:
-    Wx = case.layer.cell.Wx
-    x, features = _units_of(Wx)
+    x, features = _units_of(cell_of(case).Wx)
     rows = tuple(f"the input is {x[i, j]:g} at feature {j}" for i, j in enumerate(features))
     x = np.concatenate([x, np.zeros_like(x[:1])])  # the bias alone
     return replace(
@@ -373,10 +462,34 @@ def unit_inputs(case: Case) -> Case:
 
 
 def unit_states(case: Case) -> Case:
-    h, units = _units_of(case.layer.cell.Wh)
+    cell = cell_of(case)
+    h, units = _units_of(cell.Wh)
     rows = tuple(f"the initial state is {h[i, j]:g} at unit {j}" for i, j in enumerate(units))
-    x = np.zeros((len(h), 1, case.layer.input_dim), case.layer.dtype)
-    return replace(case, id=f"{case.id} / unit states", x=x, mask=None, initial_state=(h,), rows=rows)
+    x = np.zeros((len(h), 1, cell.input_dim), cell.dtype)
+    states = (h, *_carried(cell, len(h)))
+    return replace(case, id=f"{case.id} / unit states", x=x, mask=None, initial_state=states, rows=rows)
+
+
+def unit_inputs_and_states(case: Case) -> Case:
+    cell = cell_of(case)
+    (x, features), (h, units) = _units_of(cell.Wx), _units_of(cell.Wh)
+    number = np.arange(max(len(x), len(h)))
+    i, j = number % len(x), number % len(h)
+    rows = tuple(
+        f"the input is a unit of feature {features[a]}, the state of unit {units[b]}" for a, b in zip(i, j, strict=True)
+    )
+    states = (h[j], *_carried(cell, len(number)))
+    name = f"{case.id} / unit inputs and states"
+    return replace(case, id=name, x=x[i][:, None], mask=None, initial_state=states, rows=rows)
+
+
+def _carried(cell: Cell, batch: int) -> list[Array]:
+    return [np.full((batch, cell.units), 0.75).astype(cell.dtype) for _ in cell.states[1:]]
+
+
+def cell_of(case: Case) -> Cell:
+    assert isinstance(case.layer, Recurrent)
+    return case.layer.cell
 
 
 def _units_of(W: Array) -> tuple[Array, NDArray[np.intp]]:
@@ -393,35 +506,35 @@ def _units_of(W: Array) -> tuple[Array, NDArray[np.intp]]:
 def lattices(case: Case, takes_state: bool, seed: int) -> Iterator[Case]:
     """Cases with weights, inputs and states on dyadic lattices instead of the layer's own."""
     rng = generator(seed, f"{case.id} lattice")
-    layer, bits = case.layer, LATTICE_BITS[case.layer.dtype.name]
+    cell, bits = cell_of(case), LATTICE_BITS[case.layer.dtype.name]
     if not takes_state:
         yield from two_step_lattices(case, rng, bits)
         return
-    Wx, Wh, b = (_lattice(rng, array.shape, bits) for array in (layer.cell.Wx, layer.cell.Wh, layer.cell.b))
-    x, h = (_lattice(rng, (4, *shape), 2).astype(layer.dtype) for shape in ((1, layer.input_dim), (layer.units,)))
-    shrink = np.exp2(
-        -np.round(np.log2(layer.units + layer.input_dim) / 2)
-    )  # sums near 1: a saturated unit shows nothing
-    lattice = with_weights(layer, shrink * Wx, shrink * Wh, shrink * b)
-    yield replace(case, id=f"{case.id} / lattice", layer=lattice, x=x, mask=None, initial_state=(h,))
+    # sums near 1: a saturated unit shows nothing
+    shrink = np.exp2(-np.round(np.log2(cell.units + cell.input_dim) / 2))
+    weights = {name: shrink * _lattice(rng, array.shape, bits) for name, array in cell.weights.items()}
+    x = _lattice(rng, (4, 1, cell.input_dim), 2).astype(cell.dtype)
+    states = tuple(_lattice(rng, (4, cell.units), 2).astype(cell.dtype) for _ in cell.states)
+    layer = with_weights(case.layer, weights)
+    yield replace(case, id=f"{case.id} / lattice", layer=layer, x=x, mask=None, initial_state=states)
 
 
 def two_step_lattices(case: Case, rng: np.random.Generator, bits: int) -> Iterator[Case]:
     """Two steps: the first puts the state at a few units, Wx being zero but there; the second input is zero."""
-    layer = case.layer
-    units, input_dim = layer.units, layer.input_dim
+    cell = cell_of(case)
+    units, input_dim, gates = cell.units, cell.input_dim, len(cell.gates)
     width = max(16, -(-units // (16 * input_dim)))
     groups = [np.arange(start, min(start + width, units)) for start in range(0, units, width)]
-    x = np.zeros((input_dim, 2, input_dim), layer.dtype)
-    x[np.arange(input_dim), 1 if layer.go_backwards else 0, np.arange(input_dim)] = 1
+    x = np.zeros((input_dim, 2, input_dim), cell.dtype)
+    x[np.arange(input_dim), 1 if case.layer.go_backwards else 0, np.arange(input_dim)] = 1  # type: ignore[attr-defined]
     for start in range(0, len(groups), input_dim):
-        Wx, Wh = np.zeros((units, input_dim)), _lattice(rng, (units, units), bits)
+        Wx, Wh = np.zeros((gates * units, input_dim)), _lattice(rng, cell.Wh.shape, bits)
         for feature, group in enumerate(groups[start : start + input_dim]):
-            Wx[group, feature] = rng.choice([-0.75, -0.5, 0.5, 0.75], len(group))
+            for gate in range(gates):
+                Wx[gate * units + group, feature] = rng.choice([-0.75, -0.5, 0.5, 0.75], len(group))
+        layer = with_weights(case.layer, {"Wx": Wx, "Wh": Wh, "b": np.zeros(cell.b.shape)})
         name = f"{case.id} / two-step lattice from unit {start * width}"
-        yield replace(
-            case, id=name, layer=with_weights(layer, Wx, Wh, np.zeros(units)), x=x, mask=None, initial_state=None
-        )
+        yield replace(case, id=name, layer=layer, x=x, mask=None, initial_state=None)
 
 
 def _lattice(rng: np.random.Generator, shape: Sequence[int], bits: int) -> Array:
@@ -429,7 +542,6 @@ def _lattice(rng: np.random.Generator, shape: Sequence[int], bits: int) -> Array
     return rng.choice([-1.0, 1.0], shape) * rng.integers(2**bits // 4, 2**bits, shape, endpoint=True) * 2.0**-bits
 
 
-def with_weights(layer: Recurrent, Wx: Array, Wh: Array, b: Array) -> Recurrent:
+def with_weights(layer: Layer, weights: Mapping[str, Array]) -> Layer:
     """The same layer with those weights, its bias where it has one."""
-    weights = {"Wx": Wx, "Wh": Wh, "b": b}
-    return layer.replace(**{name: weights[name].astype(layer.dtype) for name in layer.cell.weights})
+    return layer.replace(**{name: weights[name].astype(layer.dtype) for name in layer.weights})

@@ -52,7 +52,8 @@ def cli() -> None:
 @click.option("--atol", type=float, default=0.0, help="Granted beside rounding; the verdict is then not proved.")
 @click.option("--rtol", type=float, default=0.0, help="Likewise, relative to what is expected.")
 @click.option("--json", "json_path", metavar="FILE", help="Write the report there as JSON.")
-@click.option("--batch", callback=integers, help="Of the grid: these batch sizes.")
+@click.option("--layer", callback=names, help="Of the grid: these layers: simple_rnn, lstm, gru.")
+@click.option("--batch", callback=integers, help="... these batch sizes.")
 @click.option("--timesteps", callback=integers, help="... these numbers of timesteps.")
 @click.option("--input-dim", callback=integers, help="... these numbers of features.")
 @click.option("--units", callback=integers, help="... these numbers of units.")
@@ -65,9 +66,10 @@ def cli() -> None:
 def check(model: str | None, json_path: str | None, listing: bool, verbose: bool, **options: Any) -> int:
     """Check a candidate against Keras.
 
-    Without MODEL: over the built-in grid of SimpleRNN cases; a candidate is then a function forward(x, layer). With
-    MODEL, a saved Keras model that is one SimpleRNN: a function of x (and of layer, mask, initial_state those it has),
-    a step function step(x_t, state), or --outputs.
+    Without MODEL: over the built-in grid of SimpleRNN, LSTM and GRU cases; a candidate is then a function
+    forward(x, layer). With MODEL, a saved Keras model (a recurrent layer, or layers one after another): a function of x (and of layer, mask,
+    initial_state those it has), which may return a dict of layer name to output; a step function step(x_t, state) for
+    one layer; or --outputs.
 
     Exit status: 0 PASS, 1 FAIL, 2 INCONCLUSIVE or ERROR.
     """

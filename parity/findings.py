@@ -97,7 +97,8 @@ class Finding:
 
     method: how the states were seen. proof, evidence: what bounds and what samples say; above 1 the one fails, the
     other is inconclusive up to SAMPLED_FAIL. wrong: an array missing or of another shape. vacuous: why the evidence
-    says nothing. disputed: why nothing is concluded at all.
+    says nothing. disputed: why nothing is concluded at all. parts: of a model, what its layers showed, by the names of
+    those that had to be judged together.
     """
 
     case: Case
@@ -108,6 +109,19 @@ class Finding:
     vacuous: str | None = None
     disputed: str | None = None
     notes: list[str] = field(default_factory=list)
+    parts: "dict[tuple[str, ...], Finding]" = field(default_factory=dict)
+
+    def add_part(self, names: tuple[str, ...], part: "Finding") -> None:
+        """What one layer of a model showed is part of what the model showed."""
+        first = self.tally.first
+        self.parts[names] = part
+        self.proof.merge(part.proof)
+        self.evidence.merge(part.evidence)
+        self.method += [method for method in part.method if method not in self.method]
+        self.vacuous = self.vacuous or part.vacuous
+        if first is None and self.tally.first:
+            self.notes.append(f"first in layer {' + '.join(names)}")
+        self.notes += part.notes
 
     @property
     def verdict(self) -> str:

@@ -2,13 +2,15 @@
 
 Judging is by residuals where the candidate's states can be seen: each step is computed in float64 from the candidate's
 own previous state, on balls, so no error travels from one step to the next and the length of the sequence does not
-matter. Where only a last output is seen, in the order of preference: balls carried through (`forward`), the sequence
-that the candidate shows when its `layer` says so or when it is stepped from its own states (`stepped`), and the spread
-of perturbed references (`prefixes`, `sampled`).
+matter. What a cell carries unseen (LSTM's c) goes along as a ball. A model is judged layer by layer, each from the
+candidate's own inputs to it, where the candidate shows them; layers that it does not show are judged together with the
+next one that it does. Where only a last output is seen, or layers stand unseen between, in the order of preference:
+balls carried through (`forward`), the sequence that the candidate shows when its `layer` says so or when it is stepped
+from its own states (`stepped`), and the spread of perturbed references (`prefixes`, `sampled`).
 """
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,9 +21,14 @@ from parity.candidates import Answer, Candidate, walk
 from parity.cases import Case, generator
 from parity.errors import CandidateError
 from parity.findings import Finding, Tally, Tolerance, largest
-from parity.rounding import ARITHMETIC, Arithmetic, Ball, on_balls
+from parity.rounding import ARITHMETIC, Arithmetic, Ball, Run, Shaken, on_balls
+from rnn_scratch import Bidirectional, Sequential
+from rnn_scratch.layers import Layer, Recurrent
+
+where: Any = np.where  # of balls it makes a ball
 
 Array = NDArray[Any]
+Mask = NDArray[np.bool_]
 
 BLOCK = 1 << 16
 """Elements of state judged at a time: what stays in a core's cache, and what bounds the memory of a check."""
@@ -29,101 +36,339 @@ BLOCK = 1 << 16
 FORWARD_STEPS = 5
 STEPPED_STEPS = 1000
 RUNS = 16
+RUN_STEPS = 2000
 VACUOUS = 0.1
-"""An end-to-end tolerance of that part of the signal or more decides nothing."""
+"""A tolerance of that part of the signal or more decides nothing."""
 
 
-@dataclass(frozen=True)
-class Spread:
-    """The reference after some step, mid (batch, units); how far runs of it spread, width (batch, 1); and where that
-    says anything, not being as wide as the signal nor out of the candidate's range, useful (batch,)."""
-
-    mid: Array
-    width: Array
-    useful: NDArray[np.bool_]
-
-
-def examine(candidate: Candidate, case: Case, tolerance: Tolerance) -> Finding:
-    """Ask the candidate that question and judge what it answers, by the best method its answer allows."""
+def examine(candidate: Candidate, case: Case, tolerance: Tolerance, arithmetic: Arithmetic | None = None) -> Finding:
+    """Ask the candidate that question and judge what it answers, by the best method its answer allows; in the
+    arithmetic of the layer's dtype, or in that one."""
+    if case.calls > 1:
+        return converse(candidate, case, tolerance)
     answer = candidate.ask(case)
     finding = Finding(case, notes=list(answer.notes))
     finding.wrong = wrong_structure(case, answer)
     if finding.wrong:
         return finding
     returned = {array.dtype for array in (*(answer.outputs or ()), answer.sequence) if array is not None}
-    for dtype in returned - {case.layer.dtype}:
-        finding.notes.append(f"returned {dtype}: judged in {case.layer.dtype}, the layer's precision")
+    dtype = last_dtype(case.layer)
+    for other in returned - {dtype}:
+        finding.notes.append(f"returned {other}: judged in {dtype}, the layer's precision")
     with np.errstate(all="ignore"):
-        Judge(candidate, case, tolerance, finding).judge(answer)
+        x = case.x if case.x.dtype.kind in "iu" else exact(case.x, arithmetic)
+        start = case.layer.initial_states(case.batch, case.initial_state)
+        judge = Judge(case.layer, x, case.mask, start, finding, tolerance, arithmetic, Asker(candidate, case))
+        judge.judge(answer.outputs or (), answer)
     return finding
+
+
+def exact(values: Array, arithmetic: Arithmetic | None = None) -> Ball:
+    return Ball(values.astype(np.float64), arithmetic or ARITHMETIC[values.dtype.name])
+
+
+def last_dtype(layer: Layer) -> np.dtype[Any]:
+    return last_dtype(layer.layers[-1]) if isinstance(layer, Sequential) else layer.dtype
 
 
 def wrong_structure(case: Case, answer: Answer) -> str | None:
     """What is wrong with the number or the shapes of the arrays, if anything."""
-    layer, (batch, timesteps, _) = case.layer, case.x.shape
     if answer.outputs is None:
         return None
-    state = (batch, layer.units)
-    expected = [(batch, timesteps, layer.units) if layer.return_sequences else state]
-    expected += [state] * len(layer.cell.states) if layer.return_state else []
+    expected = list(case.layer.output_shapes(case.x.shape))
     received = [output.shape for output in answer.outputs]
-    if received == expected or (answer.partial and received == expected[:1]):
-        return None
-    return f"expected {_shapes(expected)}; received {_shapes(received)}"
+    if received != expected and not (answer.partial and received == expected[: len(received)]):
+        return f"expected {_shapes(expected)}; received {_shapes(received)}"
+    if isinstance(case.layer, Sequential):
+        shape: tuple[int, ...] = case.x.shape
+        for name, layer in case.layer.parts.items():
+            shape = layer.output_shapes(shape)[0]
+            seen = answer.layers.get(name)
+            if seen is not None and seen.shape != shape:
+                return f"layer {name}: expected shape {shape}; received {seen.shape}"
+    return None
 
 
 def _shapes(shapes: Sequence[tuple[int, ...]]) -> str:
     return f"shape {shapes[0]}" if len(shapes) == 1 else f"{len(shapes)} arrays of shapes {', '.join(map(str, shapes))}"
 
 
+def converse(candidate: Candidate, case: Case, tolerance: Tolerance) -> Finding:
+    """Several calls, the state kept between them: the reference's, too, goes on from call to call, on balls."""
+    answers = candidate.converse(case)
+    finding = Finding(case, method=["forward"])
+    states: tuple[Any, ...] = tuple(exact(s) for s in case.layer.initial_states(case.batch))
+    steps = case.timesteps // case.calls
+    with np.errstate(all="ignore"):
+        lifted = on_balls(case.layer)
+        for n, answer in enumerate(answers):
+            call = case.call(n)
+            finding.wrong = wrong_structure(call, answer)
+            if finding.wrong:
+                return finding
+            x = call.x if call.x.dtype.kind in "iu" else exact(call.x)
+            y, states = lifted.forward(x, call.mask, states)
+            judge = Judge(case.layer, x, call.mask, (), finding, tolerance)
+            for got, ball in zip(answer.outputs or (), case.layer.results(y, states), strict=False):
+                judge.compare_result(finding.proof, got, ball, n * steps)
+    return finding
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Whom to ask further questions of the same case."""
+
+    candidate: Candidate
+    case: Case
+
+    def can(self, *takes: str) -> bool:
+        return self.candidate.callable and self.candidate.takes >= set(takes)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The reference, mid (batch, steps, n); how far perturbed runs of it spread, width (batch, steps, 1); and where
+    that says anything, not being as wide as the signal nor out of the candidate's range, useful (batch, steps, 1)."""
+
+    mid: Array
+    width: Array
+    useful: NDArray[np.bool_]
+
+
 class Judge:
-    """One answer to one question, judged; what is seen goes into the finding."""
+    """One layer's answer to one question, judged; what is seen goes into the finding.
 
-    def __init__(self, candidate: Candidate, case: Case, tolerance: Tolerance, finding: Finding) -> None:
-        self.candidate, self.case, self.tolerance, self.finding = candidate, case, tolerance, finding
-        self.layer = case.layer
-        self.arithmetic: Arithmetic = ARITHMETIC[self.layer.dtype.name]
-        self.cell = on_balls(self.layer.cell, self.arithmetic)
-        self.x, self.mask = case.processed()
-        self.start = self.layer.initial_states(case.batch, case.initial_state)[0]
-        self.finite = bool(np.isfinite(self.x).all() and np.isfinite(self.start).all())
-        self.last_step = case.timesteps - 1
+    x: (batch, timesteps, ...), a ball, or token ids. start: the states that the call starts from. arithmetic: that of
+    the layer's dtype if None. asker: None for a layer inside a model, which cannot be asked by itself.
+    """
 
-    def judge(self, answer: Answer) -> None:
-        outputs = answer.outputs or ()
-        sequence = outputs[0] if answer.sequence is None and self.layer.return_sequences else answer.sequence
-        if sequence is not None:
-            self.finding.method.append("stepped" if answer.outputs is None else "stepwise")
-            self.stepwise(sequence)
-            self.ends(sequence, outputs, self.finding.proof)
-        elif self.case.timesteps <= FORWARD_STEPS:
-            balls = self.carried()
-            for got, ball in zip(outputs, balls[: len(outputs)], strict=True):
-                self.compare(self.finding.proof, got[:, None], ball)
-            if self.last_step and np.any(balls[0].radius >= VACUOUS * (np.abs(balls[0].mid).max(initial=0) or 1)):
-                self.end_to_end(outputs)  # balls that outgrew the signal accuse rightly, but prove nothing
-            else:
+    def __init__(
+        self,
+        layer: Layer,
+        x: Any,
+        mask: Mask | None,
+        start: tuple[Array, ...],
+        finding: Finding,
+        tolerance: Tolerance,
+        arithmetic: Arithmetic | None = None,
+        asker: Asker | None = None,
+    ) -> None:
+        self.layer, self.x, self.mask, self.start = layer, x, mask, start
+        self.finding, self.tolerance, self.asker = finding, tolerance, asker
+        self.override = arithmetic
+        self.arithmetic = arithmetic or ARITHMETIC[last_dtype(layer).name]
+        self.lifted = on_balls(layer, arithmetic)
+        if isinstance(x, Ball) and x.dtype != layer.dtype:
+            self.x = x.astype(layer.dtype)
+        mids = (values(self.x), *start)
+        self.finite = all(bool(np.isfinite(array).all()) for array in mids)
+        self.batch, self.timesteps = self.x.shape[:2]
+        self.last_step = self.timesteps - 1
+
+    def judge(self, outputs: Sequence[Array], answer: Answer) -> None:
+        if isinstance(self.layer, Sequential):
+            self.chain(outputs, answer)
+        elif isinstance(self.layer, Recurrent):
+            self.recurrent(self.layer, outputs, answer.sequence)
+        elif isinstance(self.layer, Bidirectional) and self.layer.merge_mode in ("concat", None):
+            self.halves(self.layer, outputs, answer)
+        else:
+            self.opaque(outputs)
+
+    def inside(
+        self, layer: Layer, x: Any, mask: Mask | None, start: tuple[Array, ...], finding: Finding | None = None
+    ) -> "Judge":
+        finding = finding or self.finding
+        return Judge(layer, x, mask, start, finding, self.tolerance, self.override)
+
+    # --- layers made of layers ---
+
+    def chain(self, outputs: Sequence[Array], answer: Answer) -> None:
+        """Layer by layer, from one that is seen to the next."""
+        assert isinstance(self.layer, Sequential)
+        x, mask = self.x, self.mask
+        span: dict[str, tuple[Layer, tuple[Array, ...]]] = {}
+        names = list(self.layer.parts)
+        for name, (layer, own) in zip(names, self.layer.shares(self.start), strict=True):
+            span[name] = layer, own
+            seen = list(outputs) if name == names[-1] else [answer.layers[name]] if name in answer.layers else None
+            if seen is None and name in answer.sequences:
+                seen = [answer.sequences[name][:, -1]]
+            if seen is None:
+                continue
+            part = Finding(self.finding.case)
+            self.span(span, x, mask, seen, answer.sequences.get(name), part)
+            self.finding.add_part(tuple(span), part)
+            mask = self.mask_after([layer for layer, _ in span.values()], x, mask)
+            dtype = last_dtype(layer)
+            x = Ball(seen[0].astype(np.float64), self.override or ARITHMETIC[dtype.name])
+            x.relative = x.arithmetic.unit  # what goes on may be wider than what is returned
+            span = {}
+
+    def span(
+        self,
+        span: Mapping[str, tuple[Layer, tuple[Array, ...]]],
+        x: Any,
+        mask: Mask | None,
+        seen: Sequence[Array],
+        sequence: Array | None,
+        part: Finding,
+    ) -> None:
+        """Layers of which the last one's outputs are seen. Those without states are carried, however long."""
+        layers = list(span.values())
+        while len(layers) > 1 and not layers[0][0].state_units:
+            layer, _ = layers.pop(0)
+            y, _ = on_balls(layer, self.override).forward(self._cast(layer, x), mask, ())
+            mask, x = layer.compute_mask(x, mask), y
+        if len(layers) == 1:
+            ((layer, start),) = layers
+            whole = self.asker if len(span) == len(self.layer.parts) == 1 else None
+            judge = self.inside(layer, x, mask, start, part)
+            judge.asker = whole
+            judge.judge(seen, Answer(tuple(seen), sequence=sequence))
+        else:
+            model = Sequential([layer for layer, _ in layers])
+            self.inside(model, x, mask, tuple(s for _, own in layers for s in own), part).opaque(seen)
+
+    def _cast(self, layer: Layer, x: Any) -> Any:
+        return x.astype(layer.dtype) if isinstance(x, Ball) and x.dtype != layer.dtype else x
+
+    def mask_after(self, layers: Sequence[Layer], x: Any, mask: Mask | None) -> Mask | None:
+        for n, layer in enumerate(layers):
+            mask = layer.compute_mask(x, mask)
+            if n + 1 < len(layers):
+                start = tuple(exact(state) for state in layer.initial_states(self.batch))
+                x, _ = on_balls(layer, self.override).forward(self._cast(layer, x), mask, start)
+        return mask
+
+    def halves(self, layer: Bidirectional, outputs: Sequence[Array], answer: Answer) -> None:
+        """Each direction by itself, where the merge keeps them apart."""
+        y, states = self.apart(layer, outputs)
+        shown: Mapping[str, Array] = answer.sequences
+        if not layer.return_sequences and not shown and self.timesteps > FORWARD_STEPS and self.mask is None:
+            shown = self.shown_halves(layer)
+        for (name, part), (_, start), half, own in zip(
+            layer.parts.items(), layer.shares(self.start), y, states, strict=True
+        ):
+            assert isinstance(part, Recurrent)
+            judge = self.inside(part, self.x, self.mask, start)
+            before = self.finding.tally.first
+            judge.recurrent(part, (half, *own), shown.get(name))
+            if self.finding.tally.first is not before:
+                order = ", timesteps in its order of processing" if part.go_backwards else ""
+                self.finding.notes.append(f"first in the {name} half{order}; units counted within it")
+
+    def apart(self, layer: Bidirectional, outputs: Sequence[Array]) -> tuple[list[Array], list[tuple[Array, ...]]]:
+        """The halves of the output, each in its own order of processing, and the states of each."""
+        forward, _ = layer.directions
+        if layer.merge_mode is None:
+            f, b, *states = outputs
+        else:
+            y, *states = outputs
+            f, b = y[..., : forward.units], y[..., forward.units :]
+        n = len(forward.state_units)
+        turned = b[:, ::-1] if layer.return_sequences else b
+        return [f, turned], [tuple(states[:n]), tuple(states[n:])]
+
+    def shown_halves(self, layer: Bidirectional) -> Mapping[str, Array]:
+        """The sequences of both directions, of a candidate with `layer` that shows them when its layer says so."""
+        whole = self.shown()
+        if whole is None:
+            return {}
+        (f, b), _ = self.apart(layer.with_sequences(), whole)
+        return {"forward": f, "backward": b}
+
+    def opaque(self, outputs: Sequence[Array]) -> None:
+        """A layer whose states cannot be seen from outside: balls carried through, or samples."""
+        if self.layer.state_units and self.timesteps > FORWARD_STEPS:
+            self.end_to_end(outputs)
+        elif self.forward(outputs):
+            self.finding.method.append("forward")
+        else:  # balls that outgrew the signal accuse rightly, but prove nothing
+            self.end_to_end(outputs)
+
+    # --- one recurrent layer ---
+
+    def recurrent(self, layer: Recurrent, outputs: Sequence[Array], sequence: Array | None) -> None:
+        if sequence is None and layer.return_sequences and outputs:
+            sequence = outputs[0]
+        if sequence is not None and self.hidden_steps(layer):
+            sequence = None
+        if sequence is not None and (layer.return_sequences or not outputs or self.ends_in(sequence, outputs)):
+            self.finding.method.append("stepwise" if outputs else "stepped")
+            carried = self.stepwise(sequence)
+            self.ends(sequence, outputs, self.finding.proof, carried)
+        elif self.timesteps <= FORWARD_STEPS:
+            if self.forward(outputs):
                 self.finding.method.append("forward")
                 shown = self.shown()
-                if shown is not None:  # from its own states the bounds are tighter still
-                    self.stepwise(shown)
+                if shown is not None and not self.hidden_steps(layer):  # from its own states the bounds are tighter
+                    self.stepwise(shown[0])
+            else:
+                self.end_to_end(outputs)
         else:
             self.end_to_end(outputs)
 
-    # --- proofs ---
+    def hidden_steps(self, layer: Recurrent) -> bool:
+        """Whether unmasked outputs are zeroed, as some backends do, so that they do not show the state."""
+        shown = None if self.mask is None else layer.shown(self.mask)
+        return shown is not None and bool((self.processed_mask(layer) & ~shown).any())
 
-    def stepwise(self, sequence: Array) -> None:
-        """Every step from the candidate's own previous state, all steps of a block at once."""
+    def processed(self, layer: Recurrent) -> Ball:
+        x: Ball = self.x[:, ::-1] if layer.go_backwards else self.x
+        return x
+
+    def processed_mask(self, layer: Recurrent) -> Any:
+        return self.mask[:, ::-1] if self.mask is not None and layer.go_backwards else self.mask
+
+    def stepwise(self, sequence: Array) -> tuple[Ball, ...]:
+        """Every step from the candidate's own previous state, all steps of a block at once but for what is carried.
+        Returns what is carried after the last step."""
+        layer, cell = self.layer, self.lifted.cell  # type: ignore[attr-defined]
+        assert isinstance(layer, Recurrent)
         batch, timesteps, units = sequence.shape
         block = max(1, BLOCK // (batch * units))
-        live = None if self.mask is None else last_live(self.mask)
+        mask, x = self.processed_mask(layer), self.processed(layer)
+        live = None if mask is None else last_live(mask)
+        carried = tuple(self.exactly(state) for state in self.start[1:])
         for start in range(0, timesteps, block):
             steps = slice(start, min(start + block, timesteps))
             previous, relative = self.previous(sequence, live, steps)
-            x = np.asarray(self.x[:, steps], np.float64)
-            ball = self.step(rows(x), self.returned(rows(previous), rows(relative)))
+            h = self.returned(rows(previous), rows(relative))
+            p = cell.project(self._rows(x[:, steps]))
+            if cell.carried:
+                keep = None if mask is None else mask[:, steps, None]
+                ball, carried = self.carry(cell, cell.gates_of(p, h), carried, keep, previous.shape)
+            else:
+                ball = cell.update(p, h)[0]
             ball = self.masked(ball, previous, None if live is None else live[:, steps], steps)
             self.compare(self.finding.proof, sequence[:, steps], ball, start)
+            if cell.carried and np.any(ball.radius >= self.signal(ball.mid)):
+                bounded = cell.recurrent_activation.high <= 1
+                why = "" if bounded else f" ({cell.recurrent_activation.name} is not bounded by 1)"
+                self.finding.vacuous = (
+                    f"after {steps.stop} steps what rounding may do to c, unseen, is as wide as the signal{why}"
+                )
+        return carried
+
+    def _rows(self, x: Ball) -> Ball:
+        return x.reshape(-1, x.shape[-1])
+
+    def carry(
+        self, cell: Any, gates: Sequence[Ball], carried: tuple[Ball, ...], keep: Any, shape: tuple[int, ...]
+    ) -> tuple[Ball, tuple[Ball, ...]]:
+        """The states that are not seen, step by step through gates that are known for all steps."""
+        each = [gate.reshape(*shape) for gate in gates]
+        visible = []
+        for t in range(shape[1]):
+            h, *new = cell.carry(*(gate[:, t] for gate in each), *carried)
+            visible.append(h)
+            carried = tuple(n if keep is None else where(keep[:, t], n, c) for n, c in zip(new, carried, strict=True))
+        stacked: Any = np.stack(visible, axis=1)
+        return stacked, carried
+
+    def exactly(self, state: Array) -> Ball:
+        return exact(state, self.arithmetic)
 
     def previous(self, sequence: Array, live: NDArray[np.intp] | None, steps: slice) -> tuple[Array, Array]:
         """The state before each step, (batch, steps, units) float64, and its relative radius.
@@ -131,14 +376,15 @@ class Judge:
         Under a mask it is the last unmasked output, not the previous one. A candidate may keep its state wider than it
         returns it; the initial state was given to it, so that one is exact.
         """
+        first = self.start[0]
         if live is None:
-            head = self.start[:, None] if steps.start == 0 else sequence[:, steps.start - 1, None]
+            head = first[:, None] if steps.start == 0 else sequence[:, steps.start - 1, None]
             before = np.concatenate([head, sequence[:, steps.start : steps.stop - 1]], axis=1)
             given = (np.arange(steps.start, steps.stop) == 0)[None, :, None]
         else:
             index = live[:, steps, None]
             given = index < 0
-            before = np.where(given, self.start[:, None], np.take_along_axis(sequence, np.maximum(index, 0), axis=1))
+            before = np.where(given, first[:, None], np.take_along_axis(sequence, np.maximum(index, 0), axis=1))
         relative = np.broadcast_to(np.where(given, 0.0, self.arithmetic.unit), (*before.shape[:2], 1))
         return before.astype(np.float64), relative
 
@@ -149,206 +395,252 @@ class Judge:
             h.may_overflow = np.isinf(previous) & (relative > 0)
         return h
 
-    def step(self, x: Array, h: Ball) -> Ball:
-        """The cell's own two methods, on balls. x: (rows, input_dim)."""
-        visible: Ball = self.cell.update(self.cell.project(Ball(x, self.arithmetic)), h)[0]
-        return visible
-
     def masked(self, ball: Ball, previous: Array, live: NDArray[np.intp] | None, steps: slice) -> Ball:
-        """At a masked step the output is the last one again, zero before any; always zero with zero_output_for_mask."""
+        """The rule of `Recurrent` for masked steps, on all steps of a block at once."""
+        layer = self.layer
+        assert isinstance(layer, Recurrent)
         if self.mask is None or live is None:
             return ball
-        repeated = (live[..., None] >= 0) & (not self.layer.zero_output_for_mask)
-        return choose(self.mask[:, steps, None], ball, self.copied(np.where(repeated, previous, 0.0)))
+        before = layer.before_first(self.start[0][:, None], 0.0)
+        repeated = np.where(live[..., None] >= 0, previous, before)
+        ball = ball.reshape(*previous.shape)
+        ball = where(self.processed_mask(layer)[:, steps, None], ball, self.copied(repeated))
+        shown = layer.shown(self.mask)
+        zeros = self.copied(np.zeros_like(previous))
+        return ball if shown is None else where(shown[:, steps, None], ball, zeros)
 
-    def copied(self, values: Array) -> Ball:
+    def copied(self, array: Array) -> Ball:
         """Values that were handed on, perhaps kept wider than they are returned."""
-        rad = self.arithmetic.unit * np.abs(values) + self.arithmetic.tiny
-        return Ball(values.astype(np.float64), self.arithmetic, rad)
+        rad = self.arithmetic.unit * np.abs(array) + self.arithmetic.tiny
+        return Ball(array.astype(np.float64), self.arithmetic, rad)
 
-    def ends(self, sequence: Array, outputs: Sequence[Array], tally: Tally) -> None:
-        """The last output, where the sequence was seen beside it, and the final state."""
-        if outputs and not self.layer.return_sequences:
+    def ends(self, sequence: Array, outputs: Sequence[Array], tally: Tally, carried: Sequence[Ball] = ()) -> None:
+        """The last output, where the sequence was seen beside it, and the final states."""
+        layer = self.layer
+        assert isinstance(layer, Recurrent)
+        if outputs and not layer.return_sequences:
             self.compare(tally, outputs[0][:, None], self.copied(sequence[:, -1]))
-        for state in outputs[1:]:
-            live = (
-                np.full((len(sequence), 1), self.last_step) if self.mask is None else last_live(self.mask, final=True)
-            )
-            kept = np.take_along_axis(sequence, np.maximum(live, 0)[..., None], axis=1)[:, 0]
-            self.compare(tally, state[:, None], self.copied(np.where(live < 0, self.start, kept)))
+        mask = self.processed_mask(layer)
+        live = np.full((len(sequence), 1), self.last_step) if mask is None else last_live(mask, final=True)
+        kept = np.take_along_axis(sequence, np.maximum(live, 0)[..., None], axis=1)[:, 0]
+        states = (self.copied(np.where(live < 0, self.start[0], kept)), *carried)
+        for state, ball in zip(outputs[1:], states, strict=False):
+            self.compare(tally, state[:, None], self.at_least_tiny(ball))
 
-    def carried(self) -> tuple[Ball, Ball]:
-        """The last output and the final state as balls, carried through all the steps."""
-        state, output = Ball(self.start.astype(np.float64), self.arithmetic), self.copied(np.zeros_like(self.start))
-        for t in range(self.case.timesteps):
-            new = self.step(np.asarray(self.x[:, t], np.float64), state)
-            output, state = self.advance(t, new, output, state)
-        rad = np.maximum(state.radius, self.arithmetic.tiny)  # an initial state that came through has none
-        return output, Ball(state.mid, self.arithmetic, rad, may_overflow=state.may_overflow)
+    def at_least_tiny(self, ball: Ball) -> Ball:
+        rad = np.maximum(ball.radius, self.arithmetic.tiny)  # an initial state that came through has none
+        return Ball(ball.mid, self.arithmetic, rad, may_overflow=ball.may_overflow)
 
-    def advance(self, t: int, new: Ball, output: Ball, state: Ball) -> tuple[Ball, Ball]:
-        if self.mask is None:
-            return new, new
-        repeated = self.copied(np.zeros_like(new.mid)) if self.layer.zero_output_for_mask else output
-        keep = np.resize(self.mask[:, t, None], (len(new.mid), 1))
-        return choose(keep, new, repeated), choose(keep, new, state)
+    # --- balls carried through ---
+
+    def forward(self, outputs: Sequence[Array]) -> bool:
+        """The whole layer on balls, every result compared. False where the balls outgrew the signal."""
+        start = tuple(self.exactly(state) for state in self.start)
+        y, states = self.lifted.forward(self.x, self.mask, start)
+        results = self.layer.results(y, states)
+        for got, ball in zip(outputs, results, strict=False):
+            self.compare_result(self.finding.proof, got, ball)
+        width = largest(np.nan_to_num(results[0].radius))
+        return not (self.last_step and self.layer.state_units and width >= VACUOUS * self.signal(results[0].mid))
+
+    def signal(self, mid: Array) -> float:
+        return largest(np.abs(np.nan_to_num(mid))) or 1.0
 
     # --- evidence ---
 
     def end_to_end(self, outputs: Sequence[Array]) -> None:
-        """A last output after many steps. It is proved where the candidate can be made to show a proved sequence that
-        ends in that very output; otherwise there is the evidence of perturbed references."""
-        for method, view in self.views():
-            self.finding.method.append(method)
-            self.stepwise(view)
-            if self.ends_in(view, outputs):
-                return
-        seen = {self.last_step: outputs}
-        if self.candidate.callable and not self.finding.method:
-            try:
-                seen |= {t: self.prefix(t) for t in (self.case.timesteps // 2, self.last_step - 1)}
-                self.finding.method.append("prefixes")
-            except CandidateError as error:
-                self.finding.notes.append(f"shorter sequences not asked: {error}")
+        """Outputs after many steps, the states unseen. They are proved where the candidate can be made to show a proved
+        sequence that ends in that very output; otherwise there is the evidence of perturbed references."""
+        layer = self.layer
+        if isinstance(layer, Recurrent):
+            for method, view in self.views(layer):
+                self.finding.method.append(method)
+                carried = self.stepwise(view)
+                if self.ends_in(view, outputs, carried):
+                    return
+        if not (isinstance(layer, Recurrent) and layer.return_sequences):
+            self.prefixes(layer, outputs)
         self.finding.method.append("sampled")
-        spreads = dict(self.sampled(seen))
-        for t in sorted(seen):
-            self.against_spread(t, seen[t], spreads[t])
-        if self.mask is None and "prefixes" in self.finding.method:
-            self.residual(seen[self.last_step - 1][0], outputs[0], spreads[self.last_step - 1][0])
+        for got, spread in zip(outputs, self.sampled(self.x, self.mask), strict=False):
+            self.against_spread(got, spread, self.timesteps)
 
-    def views(self) -> Iterator[tuple[str, Array]]:
+    def prefixes(self, layer: Layer, outputs: Sequence[Array]) -> None:
+        """The same layer after fewer steps, and the last step from the state before it."""
+        if not (self.asker and self.asker.candidate.callable and isinstance(layer, Recurrent)):
+            return
+        if self.finding.method:
+            return
+        before = None
+        try:
+            for t in (self.timesteps // 2, self.last_step - 1):
+                case = self.asker.case.first(t + 1)
+                seen = self.prefix(case)
+                spreads = self.sampled(exact(case.x, self.override), case.mask)
+                for got, spread in zip(seen, spreads, strict=False):
+                    self.against_spread(got, spread, t + 1)
+                before = seen, spreads
+        except CandidateError as error:
+            self.finding.notes.append(f"shorter sequences not asked: {error}")
+            return
+        self.finding.method.append("prefixes")
+        if before and self.mask is None and not layer.cell.carried:
+            self.residual(layer, before[0][0], outputs[0], before[1][0])
+
+    def prefix(self, case: Case) -> Sequence[Array]:
+        """What the candidate makes of the steps up to some step alone."""
+        assert self.asker
+        answer = self.asker.candidate.ask(case)
+        if wrong := wrong_structure(case, answer):
+            raise CandidateError(f"candidate: for {case.timesteps} steps, {wrong}")
+        return answer.outputs or ()
+
+    def views(self, layer: Recurrent) -> Iterator[tuple[str, Array]]:
         """The sequences that the candidate can be made to show: by the setting of its `layer`, or step by step."""
-        if not self.candidate.callable:
+        if self.asker is None or not self.asker.candidate.callable or self.hidden_steps(layer):
             return
         shown = self.shown()
         if shown is not None:
-            yield "stepwise", shown
-        with contextlib.suppress(CandidateError):
-            if "initial_state" in self.candidate.takes:
-                yield "stepped", self.stepped()
+            yield "stepwise", shown[0]
+        if self.asker.can("initial_state") and (not layer.cell.carried or layer.return_state):
+            with contextlib.suppress(CandidateError):
+                yield "stepped", self.stepped(layer)
 
-    def shown(self) -> Array | None:
+    def shown(self) -> tuple[Array, ...] | None:
         """The sequence that a candidate with `layer` returns when that layer says so, or None if it does not."""
-        if "layer" not in self.candidate.takes:
+        if self.asker is None or not self.asker.can("layer"):
             return None
-        layer = self.layer.replace()
-        layer.return_sequences, layer.return_state = True, False
-        case = replace(self.case, layer=layer)
+        case = replace(self.asker.case, layer=self.asker.case.layer.with_sequences())
         with contextlib.suppress(CandidateError):
-            answer = self.candidate.ask(case)
+            answer = self.asker.candidate.ask(case)
             if answer.outputs and not wrong_structure(case, answer):
-                return answer.outputs[0]
+                return answer.outputs
         return None
 
-    def ends_in(self, sequence: Array, outputs: Sequence[Array]) -> bool:
+    def ends_in(self, sequence: Array, outputs: Sequence[Array], carried: Sequence[Ball] = ()) -> bool:
         """Whether the outputs are those of the sequence's end, but for a rounding of what is handed on."""
-        if sequence.shape[1] < self.case.timesteps:
+        if sequence.shape[1] < self.timesteps:
             return False
         tally = Tally()
-        self.ends(sequence, outputs, tally)
+        self.ends(sequence, outputs, tally, carried)
         return tally.worst <= 1 and not tally.undecided
 
-    def stepped(self) -> Array:
-        """The candidate called on one step at a time from its own last state: its sequence, the mask being ours."""
+    def stepped(self, layer: Recurrent) -> Array:
+        """The candidate called on one step at a time from its own last states: its sequence, the mask being ours."""
+        assert self.asker
+        asked, candidate = self.asker.case, self.asker.candidate
 
-        def step(t: int, state: Array) -> tuple[Array, Array]:
-            case = replace(self.case.steps(t, t + 1, (state,)), mask=None)
-            answer = self.candidate.ask(case)
+        def step(t: int, states: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
+            case = replace(asked.steps(t, t + 1, states), mask=None)
+            answer = candidate.ask(case)
             if wrong := wrong_structure(case, answer):
                 raise CandidateError(f"candidate: for one step, {wrong}")
             assert answer.outputs is not None
-            h = answer.outputs[0].reshape(state.shape)
-            return h, h
+            h = answer.outputs[0].reshape(states[0].shape)
+            return h, (h, *answer.outputs[2:])
 
-        if self.case.timesteps > STEPPED_STEPS:
-            self.finding.notes.append(f"stepped through the first {STEPPED_STEPS:,} of {self.case.timesteps:,} steps")
-        return walk(self.case, step, min(self.case.timesteps, STEPPED_STEPS))
+        if self.timesteps > STEPPED_STEPS:
+            self.finding.notes.append(f"stepped through the first {STEPPED_STEPS:,} of {self.timesteps:,} steps")
+        return walk(asked, step, min(self.timesteps, STEPPED_STEPS))
 
-    def prefix(self, t: int) -> Sequence[Array]:
-        """What the candidate makes of the steps up to and with t alone."""
-        case = self.case.first(t + 1)
-        answer = self.candidate.ask(case)
-        if wrong := wrong_structure(case, answer):
-            raise CandidateError(f"candidate: for {t + 1} steps, {wrong}")
-        return answer.outputs or ()
+    def sampled(self, x: Any, mask: Mask | None) -> list[Spread]:
+        """For each result, the float64 reference and how far runs of it spread that have every rounding replaced by
+        the largest allowed one (`Shaken`)."""
+        copies, batch = RUNS + 1, self.batch
+        name = self.asker.case.id if self.asker else self.layer.name
+        run = Run(copies, batch, generator(0, f"{name} signs"))
+        arithmetic = Shaken(self.override or ARITHMETIC[self.layer.dtype.name], run)
 
-    def sampled(self, steps: Collection[int]) -> Iterator[tuple[int, tuple[Spread, Spread]]]:
-        """For each of those steps, the output and the state of the float64 reference, and how far runs of it spread
-        that have every rounding replaced by the largest allowed one.
+        def tiled(array: Array) -> Array:
+            return np.tile(array, (copies, *[1] * (array.ndim - 1)))
 
-        Half of the runs have random signs. The others keep each unit's sign for good (the first two all alike): what
-        accumulates drifts coherently, and random signs would grant it too little.
-        """
-        batch, copies = self.case.batch, RUNS + 1
-        rng = generator(0, f"{self.case.id} signs")
-        shape = (copies, batch, self.layer.units)
-        fixed = rng.choice([-1.0, 1.0], (copies, 1, self.layer.units))
-        fixed[0], fixed[1], fixed[2] = 0, 1, -1
-        random = np.arange(copies)[:, None, None] > RUNS // 2
-        state = np.tile(self.start.astype(np.float64), (copies, 1))
-        output, signal = np.zeros_like(state), largest(np.abs(state))
-        lost = np.zeros(batch, bool)
-        for t in range(max(steps) + 1):
-            x = np.tile(np.asarray(self.x[:, t], np.float64), (copies, 1))
-            ball = self.step(x, Ball(state, self.arithmetic))
-            if ball.may_overflow is not None:
-                lost |= ball.may_overflow.reshape(shape).any(axis=(0, 2))
-            signs = np.where(random, rng.integers(0, 2, shape) * 2.0 - 1, fixed).reshape(state.shape)
-            # not just the product: the reference stays itself where a radius is infinite
-            moved = np.where(signs == 0, 0, signs * ball.radius)
-            new = Ball(ball.mid + moved, self.arithmetic)
-            kept_output, kept_state = self.advance(t, new, Ball(output, self.arithmetic), Ball(state, self.arithmetic))
-            output, state = kept_output.mid, kept_state.mid
-            signal = max(signal, largest(np.abs(state[:batch])))
-            if t in steps:
-                yield (
-                    t,
-                    (self.spread(output.reshape(shape), signal, lost), self.spread(state.reshape(shape), signal, lost)),
-                )
+        def shaken(ball: Ball) -> Ball:
+            mid = Ball(tiled(ball.mid), arithmetic)
+            moved = ball.rad is not None or np.any(ball.relative)
+            return arithmetic.settled(mid.mid, tiled(ball.radius)) if moved else mid
 
-    def spread(self, runs: Array, signal: float, lost: NDArray[np.bool_]) -> Spread:
+        states = tuple(shaken(self.exactly(state)) for state in self.start)
+        layer, steps = self.lifted, x.shape[1]
+        backwards = isinstance(layer, Recurrent) and layer.go_backwards
+        if isinstance(layer, Recurrent) and mask is None and not layer.return_sequences:
+            for start in range(0, steps - RUN_STEPS, RUN_STEPS):  # copies of all steps at once would fill the memory
+                part = slice(start, start + RUN_STEPS)
+                if backwards:
+                    part = slice(steps - part.stop, steps - part.start)
+                _, states = layer.forward(shaken(x[:, part]), None, states)
+            rest = steps - len(range(0, steps - RUN_STEPS, RUN_STEPS)) * RUN_STEPS
+            x = x[:, :rest] if backwards else x[:, steps - rest :]
+        inputs = shaken(x) if isinstance(x, Ball) else tiled(x)
+        y, states = layer.forward(inputs, None if mask is None else tiled(mask), states)
+        return [self.spread(ball.mid, run) for ball in self.layer.results(y, states)]
+
+    def spread(self, tiles: Array, run: Run) -> Spread:
+        steps = tiles.shape[1] if tiles.ndim > 2 else 1
+        runs = tiles.reshape(run.copies, self.batch, steps, -1)
         mid = runs[0]
-        width = np.abs(runs - mid).max(axis=(0, 2))[:, None]
-        came_in: Array = np.isnan(self.x).any(axis=(1, 2)) & np.isnan(mid).any(axis=1)
-        came_in = came_in[:, None]
+        width = np.abs(runs - mid).max(axis=(0, 3))[..., None]
+        x = values(self.x)
+        hidden = np.isnan(x).reshape(self.batch, -1).any(axis=1) if x.dtype.kind == "f" else np.zeros(self.batch, bool)
+        came_in: Array = hidden[:, None, None] & np.isnan(mid).any(axis=-1, keepdims=True)
         width = np.where(came_in, 0, width) + self.arithmetic.tiny  # NaN of the inputs is not a matter of rounding
-        fits: Array = np.abs(mid).max(axis=1, keepdims=True) + width <= self.arithmetic.largest
-        useful = np.asarray(came_in | (fits & (width < VACUOUS * (signal or 1))))
-        return Spread(mid, width, useful[:, 0] & ~lost)
+        fits: Array = np.abs(mid).max(axis=-1, keepdims=True) + width <= self.arithmetic.largest
+        signal = max(self.signal(mid), self.visited())
+        useful: Array = came_in | (fits & (width < VACUOUS * signal)) & ~run.lost[:, None, None]
+        return Spread(mid, width, useful)
 
-    def against_spread(self, t: int, outputs: Sequence[Array], spreads: Sequence[Spread]) -> None:
-        for got, spread in zip(outputs, spreads[: len(outputs)], strict=True):
-            ball = Ball(spread.mid, self.arithmetic, np.broadcast_to(spread.width, spread.mid.shape))
-            self.compare(self.finding.evidence, got[:, None], ball, t, spread.useful)
-            if not spread.useful.all():
-                self.finding.vacuous = (
-                    f"after {t + 1} steps correct implementations may differ by {float(spread.width.max()):.2g}: "
-                    f"of {int((~spread.useful).sum())} of {len(spread.useful)} rows nothing can be said end to end"
-                )
+    def visited(self) -> float:
+        """How large the sequence gets before its end, of which only the end is seen."""
+        layer = self.layer
+        if not isinstance(layer, Recurrent) or layer.return_sequences:
+            return 0.0
+        plain = layer.with_sequences().mapped(lambda name, array: array.astype(np.float64))
+        x, mask, few = values(self.x), self.mask, slice(None, RUN_STEPS)
+        y, _ = plain.forward(
+            x[:, few], None if mask is None else mask[:, few], tuple(s.astype(np.float64) for s in self.start)
+        )
+        return max(largest(np.abs(np.nan_to_num(array))) for array in (y, self.start[0].astype(np.float64)))
 
-    def residual(self, before: Array, after: Array, spread: Spread) -> None:
+    def against_spread(self, got: Array, spread: Spread, steps: int) -> None:
+        got = as_steps(got)
+        ball = Ball(spread.mid, self.arithmetic, np.broadcast_to(spread.width, spread.mid.shape))
+        first = 0 if got.shape[1] > 1 else steps - 1
+        self.compare(self.finding.evidence, got, ball, first, spread.useful)
+        if not spread.useful.all():
+            rows: Array = np.asarray(spread.useful.all(axis=(1, 2)))
+            self.finding.vacuous = (
+                f"after {steps} steps correct implementations may differ by {float(spread.width.max()):.2g}: "
+                f"of {int((~rows).sum())} of {len(rows)} rows nothing can be said end to end"
+            )
+
+    def residual(self, layer: Recurrent, before: Array, after: Array, spread: Spread) -> None:
         """The last step from the prefix's state, which may be as far from the candidate's own one as runs spread."""
-        rad = self.arithmetic.unit * np.abs(before) + spread.width
-        state = Ball(before.astype(np.float64), self.arithmetic, rad)
-        ball = self.step(np.asarray(self.x[:, self.last_step], np.float64), state)
+        rad = self.arithmetic.unit * np.abs(before) + spread.width[:, 0]
+        cell = self.lifted.cell  # type: ignore[attr-defined]
+        x = self.processed(layer)[:, self.last_step]
+        ball = cell.update(cell.project(x), Ball(before.astype(np.float64), self.arithmetic, rad))[0]
         self.compare(self.finding.evidence, after[:, None], ball, self.last_step, spread.useful)
 
     # --- comparison ---
 
+    def compare_result(self, tally: Tally, got: Array, ball: Ball, timestep: int = 0) -> None:
+        """One result of the layer, as returned: with or without an axis of time."""
+        single = got.ndim == 2
+        at = timestep + self.last_step if single else timestep
+        self.compare(tally, as_steps(got), self.at_least_tiny(ball), at)
+
     def compare(
         self, tally: Tally, got: Array, ball: Ball, timestep: int | None = None, usable: Array | None = None
     ) -> None:
-        """got: (batch, steps, units); the ball's rows are its batch and steps, flattened or not. usable: the batch rows
-        to look at, all if None."""
+        """got: (batch, steps, units); the ball's rows are its batch and steps, flattened or not. usable: the elements
+        to look at, broadcast to all; all if None."""
         mid, rad = ball.mid.reshape(got.shape), ball.radius.reshape(got.shape)
-        overflow = None if ball.may_overflow is None else ball.may_overflow.reshape(got.shape)
+        overflow = None if ball.may_overflow is None else np.broadcast_to(ball.may_overflow, ball.shape)
+        overflow = None if overflow is None else overflow.reshape(got.shape)
         rad = self.tolerance.widen(rad, mid)
         at = self.last_step if timestep is None else timestep
         if overflow is None and (usable is None or usable.all()) and tally.add(got, mid, rad, at):
             return
         decided = self.classes(got, mid, rad, overflow)
-        tally.add(got, mid, rad, at, decided if usable is None else np.where(usable[:, None, None], decided, 0.0))
+        tally.add(got, mid, rad, at, decided if usable is None else np.where(usable, decided, 0.0))
 
     def classes(self, got: Array, mid: Array, rad: Array, may_overflow: Array | None) -> Array:
         """0 where NaN or infinity agree, NaN where nobody can tell, 1 where the difference decides."""
@@ -356,7 +648,7 @@ class Judge:
         agree |= np.isinf(got) & (
             (got == mid) | ((np.abs(mid) + rad > self.arithmetic.largest) & (np.sign(got) == np.sign(mid)))
         )
-        if self.cell.activation.swallows_nan:
+        if swallows_nan(self.layer):
             agree |= np.isnan(mid)
         unknown = np.isnan(rad) & np.isfinite(mid) & np.isfinite(got)
         if may_overflow is not None:
@@ -365,22 +657,28 @@ class Judge:
         return np.where(agree, 0.0, np.where(unknown, np.nan, 1.0))
 
 
+def swallows_nan(layer: Layer) -> bool:
+    """Whether some activation in it returns a number for NaN in implementations in use."""
+    cell = getattr(layer, "cell", layer)
+    own = (getattr(cell, name, None) for name in ("activation", "recurrent_activation"))
+    return any(getattr(f, "swallows_nan", False) for f in own) or any(map(swallows_nan, layer.parts.values()))
+
+
+def values(x: Any) -> Array:
+    array: Array = x.mid if isinstance(x, Ball) else x
+    return array
+
+
+def as_steps(array: Array) -> Array:
+    """(batch, steps, units), whatever axes stand between or are missing."""
+    return array[:, None] if array.ndim == 2 else array.reshape(*array.shape[:2], -1)
+
+
 def rows(array: Array) -> Array:
     return array.reshape(-1, array.shape[-1])
 
 
-def choose(keep: Array, a: Ball, b: Ball) -> Ball:
-    """Rows of a where `keep`, of b elsewhere; all (batch, units) or all (batch, steps, units)."""
-    shape = b.mid.shape
-    overflow = None
-    if a.may_overflow is not None or b.may_overflow is not None:
-        lost = [np.zeros(shape, bool) if ball.may_overflow is None else ball.may_overflow for ball in (a, b)]
-        overflow = np.where(keep, lost[0].reshape(shape), lost[1].reshape(shape))
-    mid, rad = np.where(keep, a.mid.reshape(shape), b.mid), np.where(keep, a.radius.reshape(shape), b.radius)
-    return Ball(mid, a.arithmetic, rad, may_overflow=overflow)
-
-
-def last_live(mask: NDArray[np.bool_], final: bool = False) -> NDArray[np.intp]:
+def last_live(mask: Mask, final: bool = False) -> NDArray[np.intp]:
     """For each step the index of the last unmasked one before it, or -1: (batch, timesteps). `final`: after the end,
     (batch, 1)."""
     index = np.maximum.accumulate(np.where(mask, np.arange(mask.shape[1]), -1), axis=1)

@@ -43,13 +43,46 @@ class Divergence:
 
 
 @dataclass(frozen=True)
+class LayerReport:
+    """What one layer of a model showed, by itself or with others that could not be seen apart from it.
+
+    inputs_differed: whether a layer before it was outside its ball already, so that what came in was not what the model
+    would have put in. It is judged from what came in, so that need not be its own fault.
+    """
+
+    name: str
+    kind: str
+    verdict: str
+    worst: float | None = None
+    method: tuple[str, ...] = ()
+    inputs_differed: bool = False
+
+    def __str__(self) -> str:
+        worst = "" if self.worst is None else f"  {self.worst:.3g} radii"
+        method = f" ({', '.join(self.method)})" if self.method else ""
+        return f"{self.verdict:<12}  {self.name} ({self.kind}){worst}{method}" + (
+            "  its inputs already differed" if self.inputs_differed else ""
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "verdict": self.verdict,
+            "worst": plain(self.worst),
+            "method": list(self.method),
+            "inputs_differed": self.inputs_differed,
+        }
+
+
+@dataclass(frozen=True)
 class CaseReport:
     """What one case showed, over the case itself and what was asked beside it.
 
     worst, keras_worst: the largest |difference| of the candidate and of Keras in radii; at most 1 passes, an array of
     the wrong shape is infinitely far off. max_abs, rms: of the candidate's differences, in the output's own unit, from
     what each step should have been. None where nothing could be compared. proved: the verdict rests on bounds alone.
-    outside: of the question that failed, how many elements of how many (`count`).
+    outside: of the question that failed, how many elements of how many (`count`). layers: of a model, its layer table.
     """
 
     id: str
@@ -64,6 +97,7 @@ class CaseReport:
     notes: tuple[str, ...] = ()
     outside: int = 0
     count: int = 0
+    layers: tuple[LayerReport, ...] = ()
 
     def __str__(self) -> str:
         line = f"{self.verdict}  {self.id}"
@@ -72,7 +106,8 @@ class CaseReport:
         elif self.verdict in ("PASS", "INCONCLUSIVE"):
             line += f"  largest {self.worst:.3g} radii, {self.max_abs:.2g} absolute"
         line += f" ({', '.join(self.method)})" if self.method else ""
-        return "\n".join([line, *(f"      {note}" for note in self.notes)])
+        layers = (f"      {layer}" for layer in self.layers)
+        return "\n".join([line, *layers, *(f"      {note}" for note in self.notes)])
 
     def to_dict(self) -> dict[str, Any]:
         first = self.first_divergence
@@ -88,6 +123,7 @@ class CaseReport:
             "keras_worst": plain(self.keras_worst),
             "first_divergence": first and {key: plain(getattr(first, key)) for key in keys},
             "notes": list(self.notes),
+            "layers": [layer.to_dict() for layer in self.layers],
         }
 
 

@@ -18,15 +18,16 @@ Midpoints are float64. Magnitudes and radii are float32 where the candidate's ra
 sixteen, and are enlarged by more than that can lose.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_scratch.activations import Activation
-from rnn_scratch.cells import Cell
+from rnn_scratch.activations import Activation, get
+from rnn_scratch.layers import Layer
 
 Array = NDArray[Any]
 REFERENCE_UNIT = 2.0**-53
@@ -40,7 +41,8 @@ class Arithmetic:
 
     unit: roundoff of storage, u. accumulation: roundoff inside a sum. stores: roundings to storage on the longest path
     from a product to the activation, 0 where sums are kept in storage precision (then g counts them). tiny: the
-    smallest magnitude that must survive, an absolute error of any operation. largest: the end of the range.
+    smallest magnitude that must survive, an absolute error of any operation. largest: the end of the range. inputs:
+    what rounding the factors of a product may be off by, relative; 0 where they are used as they are.
     """
 
     dtype: str
@@ -49,18 +51,80 @@ class Arithmetic:
     stores: int
     tiny: float
     largest: float
+    inputs: float = 0.0
 
     @property
     def radii(self) -> type[np.floating[Any]]:
         """The type of magnitudes and radii: float32 would lose a float64's range."""
         return np.float64 if self.dtype == "float64" else np.float32
 
+    def settled(self, mid: Array, rad: Array, may_overflow: NDArray[np.bool_] | None = None) -> "Ball":
+        """What an operation leaves of a value that it has rounded: here, where it may lie."""
+        return Ball(mid, self, rad, may_overflow=may_overflow)
+
+    def to(self, dtype: Any) -> "Arithmetic":
+        """That of another dtype."""
+        return ARITHMETIC[np.dtype(dtype).name]
+
 
 ARITHMETIC = {
     "float16": Arithmetic("float16", 2.0**-11, 2.0**-24, 3, 2.0**-24, 65504.0),
     "float32": Arithmetic("float32", 2.0**-24, 2.0**-24, 0, 2.0**-126, float(np.finfo(np.float32).max)),
     "float64": Arithmetic("float64", 2.0**-53, 2.0**-53, 0, 2.0**-1022, float(np.finfo(np.float64).max)),
+    "bfloat16": Arithmetic("bfloat16", 2.0**-8, 2.0**-24, 3, 2.0**-126, (2 - 2.0**-7) * 2.0**127),
 }
+
+NARROWER = {
+    "TF32 products": replace(ARITHMETIC["float32"], inputs=2.0**-10),
+    "float16": replace(ARITHMETIC["float16"], dtype="float32", inputs=2.0**-11),
+    "bfloat16": replace(ARITHMETIC["bfloat16"], dtype="float32", inputs=2.0**-8),
+}
+"""What a float32 candidate may have computed in instead, its weights and inputs rounded on the way. TF32 truncates."""
+
+
+class Shaken(Arithmetic):
+    """An arithmetic in which every rounding is replaced by the largest allowed one, up or down, in copies of a run.
+
+    The first `batch` rows stay the reference. In half of the other copies the signs are random. The others keep each
+    unit's sign for good (the first two all alike): what accumulates drifts coherently, and random signs would grant it
+    too little.
+    """
+
+    def __init__(self, arithmetic: Arithmetic, run: "Run") -> None:
+        vars(self).update(vars(arithmetic), run=run)
+
+    def settled(self, mid: Array, rad: Array, may_overflow: NDArray[np.bool_] | None = None) -> "Ball":
+        run: Run = vars(self)["run"]
+        if may_overflow is not None:
+            each = np.broadcast_to(may_overflow, mid.shape).reshape(run.copies, run.batch, -1)
+            run.lost |= each.any(axis=(0, 2))
+        signs = run.signs(mid.shape)
+        # not just the product: the reference stays itself where a radius is infinite
+        return Ball(mid + np.where(signs == 0, 0, signs * rad), self)
+
+    def to(self, dtype: Any) -> Arithmetic:
+        return Shaken(super().to(dtype), vars(self)["run"])
+
+
+class Run:
+    """The signs of one such run, and where something may have overflowed in it. copies >= 3 of `batch` rows each."""
+
+    def __init__(self, copies: int, batch: int, rng: np.random.Generator) -> None:
+        self.copies, self.batch, self.rng = copies, batch, rng
+        self.lost = np.zeros(batch, bool)
+        self._fixed: dict[int, Array] = {}
+
+    def signs(self, shape: tuple[int, ...]) -> Array:
+        """-1, 0 or 1. shape: (copies * batch, ..., n)."""
+        n, half = shape[-1], self.copies // 2 + 1
+        if n not in self._fixed:
+            fixed = self.rng.choice([-1.0, 1.0], (half, n))
+            fixed[0], fixed[1], fixed[2] = 0, 1, -1
+            self._fixed[n] = fixed
+        signs = np.empty((self.copies, self.batch, *shape[1:]))
+        signs[:half] = self._fixed[n].reshape(half, *[1] * (len(shape) - 1), n)
+        signs[half:] = self.rng.integers(0, 2, (self.copies - half, *signs.shape[1:])) * 2.0 - 1
+        return signs.reshape(shape)
 
 
 class Ball:
@@ -96,6 +160,97 @@ class Ball:
         radius: Array = self.relative * np.abs(self.mid)
         return radius if self.rad is None else radius + self.rad
 
+    # --- what a layer's equations are made of ---
+
+    def __mul__(self, other: "Ball | Sum | float") -> "Ball":
+        """The rounded product; with a power of two it is exact."""
+        if isinstance(other, Sum):
+            other = other.closed()
+        if not isinstance(other, Ball):
+            return self._like(other * self.mid, None if self.rad is None else abs(other) * self.rad, self.relative)
+        a, (d_a, d_b), m_a, m_b = self.arithmetic, (self.radius, other.radius), np.abs(self.mid), np.abs(other.mid)
+        size = (m_a + d_a) * (m_b + d_b)
+        spread = m_a * d_b + m_b * d_a + d_a * d_b
+        lost = a.tiny * (1 + largest_finite(m_a) + largest_finite(m_b))
+        return self._settled(self.mid * other.mid, spread + (a.unit + REFERENCE_UNIT) * size + lost, size, other)
+
+    def __add__(self, other: "Ball") -> "Ball":
+        """The rounded sum of two rounded values."""
+        if isinstance(other, Sum):
+            return NotImplemented
+        spread = self.radius + other.radius
+        mid = self.mid + other.mid
+        size = np.abs(mid) + spread
+        a = self.arithmetic
+        return self._settled(mid, spread + (a.unit + REFERENCE_UNIT) * size + a.tiny, size, other)
+
+    def blend(self, a: "Ball", b: "Ball") -> "Ball":
+        """z a + (1 - z) b for z = self, or b + z (a - b), which is the same but for rounding; z moves both alike."""
+        z, d_z, d_a, d_b, u = np.abs(self.mid), self.radius, a.radius, b.radius, self.arithmetic.unit + REFERENCE_UNIT
+        most_a, most_b = np.abs(a.mid) + d_a, np.abs(b.mid) + d_b
+        moved = (z + d_z) * d_a + (np.abs(1 - self.mid) + d_z) * d_b + np.abs(a.mid - b.mid) * d_z
+        # three roundings of each product and one of b itself; |1 - z| counts beside z for gates not within [0, 1]
+        size = (z + d_z) * (most_a + most_b) + most_b
+        lost = 3 * self.arithmetic.tiny * (1 + largest_finite(most_a) + largest_finite(most_b) + largest_finite(z))
+        mid = self.mid * a.mid + (1 - self.mid) * b.mid
+        return self._settled(mid, moved + 3 * u * size + lost, size, a, b)
+
+    def through(self, f: Activation) -> "Ball":
+        """f of these values, off by what f may be off by."""
+        return activated(f, self.mid, self.radius.astype(self.arithmetic.radii), self, self.may_overflow)
+
+    def _settled(self, mid: Array, rad: Array, size: Array, *others: "Ball") -> "Ball":
+        """The result of an operation with those; size bounds what it computes on the way."""
+        rad = rad.astype(self.arithmetic.radii) * self.arithmetic.radii(SLACK)
+        overflow = _either(self, *others)
+        if not float(size.max(initial=0)) * 1.001 <= self.arithmetic.largest:
+            beyond = (1.001 * size > self.arithmetic.largest) & np.isfinite(mid)
+            overflow = beyond if overflow is None else overflow | beyond
+        return self.arithmetic.settled(mid, rad, overflow)
+
+    def _like(self, mid: Array, rad: Array | None, relative: Any) -> "Ball":
+        return Ball(mid, self.arithmetic, rad, relative, self.may_overflow)
+
+    # --- what arrays have, so that layers need not know ---
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.mid.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.arithmetic.dtype)
+
+    def astype(self, dtype: Any) -> "Ball":
+        """In another arithmetic; a narrower one rounds."""
+        to = self.arithmetic.to(dtype)
+        rad = self.radius + (to.unit * np.abs(self.mid) + to.tiny if to.unit > self.arithmetic.unit else 0)
+        return Ball(self.mid, to, np.asarray(rad, to.radii), may_overflow=self.may_overflow)
+
+    def reshape(self, *shape: int) -> "Ball":
+        return self._each(lambda array: array.reshape(*shape))
+
+    def __getitem__(self, index: Any) -> "Ball":
+        return self._each(lambda array: array[index])
+
+    def _each(self, change: Callable[[Array], Array]) -> "Ball":
+        alike = np.ndim(self.relative) == 0
+        rad, relative = (self.rad, self.relative) if alike else (self.radius, 0.0)
+        overflow = None if self.may_overflow is None else change(np.broadcast_to(self.may_overflow, self.shape))
+        rad = None if rad is None else change(rad)
+        return Ball(change(self.mid), self.arithmetic, rad, relative, overflow)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        """np.where, np.stack, np.concatenate and np.zeros_like of balls, which are balls."""
+        if function is np.zeros_like:
+            return Ball(np.zeros_like(self.mid), self.arithmetic)
+        if function is np.where:
+            keep, *parts = args
+            return joined(lambda arrays: np.where(keep, *arrays), parts)
+        if function in (np.stack, np.concatenate):
+            return joined(lambda arrays: function(arrays, **kwargs), args[0])
+        return NotImplemented
+
     def dot(self, W: "Array | Factor") -> "Sum":
         """The not yet rounded sums self @ W. W: (n, m) -> (rows, m)."""
         factor = W if isinstance(W, Factor) else Factor(W, self.arithmetic)
@@ -113,6 +268,9 @@ class Ball:
         elif spread is not None:  # a state that is kept wider may be zero only as it is returned
             terms = np.where(self.relative, magnitude.shape[-1], terms)
         mid = self.mid.dot(factor.W)
+        if self.arithmetic.inputs:  # both factors of each product are rounded
+            own = size * size.dtype.type(2.001 * self.arithmetic.inputs)
+            spread = own if spread is None else spread + own
         return Sum(
             mid,
             self.arithmetic,
@@ -146,6 +304,17 @@ class Factor:
     def T(self) -> "Factor":
         return Factor(self.W.T, self.arithmetic)
 
+    def __getitem__(self, rows: slice) -> "Factor":
+        """Some of the rows; the same ones again are worked out once."""
+        key = rows.start, rows.stop
+        if key not in self._parts:
+            self._parts[key] = Factor(self.W[rows], self.arithmetic)
+        return self._parts[key]
+
+    @cached_property
+    def _parts(self) -> "dict[tuple[int | None, int | None], Factor]":
+        return {}
+
     @cached_property
     def magnitude(self) -> Array:
         # n + 4 roundings of the product: two casts, a multiplication and n additions, with one to spare
@@ -172,13 +341,19 @@ class Factor:
         return np.asarray(magnitude.astype(np.float64).dot(self.magnitude.astype(np.float64)))  # beyond float32
 
 
-def on_balls(cell: Cell, arithmetic: Arithmetic) -> Cell:
-    """The cell in float64, its matrices as Factors: what `project` and `update` are called on to compute with balls."""
-    lifted = cell.astype(np.float64)
-    for name, array in lifted.weights.items():
-        if array.ndim == 2:
-            setattr(lifted, name, Factor(array, arithmetic))
-    return lifted
+MATRICES = ("Wx", "Wh", "W")
+
+
+def on_balls(layer: Layer, arithmetic: Arithmetic | None = None) -> Layer:
+    """The layer in float64, its matrices as Factors: what `forward` is called on to compute with balls. In the
+    arithmetic of each layer's own dtype if none is given."""
+
+    def lifted(name: str, array: Array) -> Any:
+        own = arithmetic or ARITHMETIC[array.dtype.name]
+        wide = array.astype(np.float64)
+        return Factor(wide, own) if name in MATRICES else Ball(wide, own) if name == "E" else wide
+
+    return layer.mapped(lifted)
 
 
 @dataclass
@@ -206,6 +381,8 @@ class Sum:
     def __add__(self, other: Any) -> Self:
         if isinstance(other, np.ndarray):
             other = self._constant(other)
+        elif isinstance(other, Ball):
+            other = self._rounded(other)
         spreads = [part.spread for part in (self, other) if part.spread is not None]
         return type(self)(
             self.mid + other.mid,
@@ -221,6 +398,26 @@ class Sum:
 
     __radd__ = __add__
 
+    def closed(self) -> Ball:
+        """The sum, rounded."""
+        return self.through(_LINEAR)
+
+    def _rounded(self, ball: Ball) -> Self:
+        """One more term, which has been rounded before it is added."""
+        rad = ball.radius
+        size = np.abs(ball.mid)
+        return type(self)(
+            ball.mid,
+            self.arithmetic,
+            size=np.asarray((size + rad) * (1 + 2**-23), self.size.dtype),
+            spread=np.asarray(rad, self.size.dtype),
+            terms=np.ones((1,) * ball.mid.ndim, int),
+            stored=size,
+            scale=largest_finite(size),
+            grain=0.0,
+            lost=ball.may_overflow,
+        )
+
     def _constant(self, b: Array) -> Self:
         size = np.abs(b)
         return type(self)(
@@ -232,6 +429,22 @@ class Sum:
             stored=size,
             scale=largest_finite(size),
             grain=granularity(b),
+        )
+
+    def __getitem__(self, index: Any) -> Self:
+        """Some of the units."""
+
+        def part(array: Any) -> Any:
+            return None if array is None else np.broadcast_to(array, self.mid.shape)[index]
+
+        return replace(
+            self,
+            mid=part(self.mid),
+            size=part(self.size),
+            spread=part(self.spread),
+            terms=part(self.terms),
+            stored=part(self.stored),
+            lost=None if self.lost is None else np.broadcast_to(self.lost, self.mid.shape)[index],
         )
 
     @property
@@ -252,26 +465,64 @@ class Sum:
 
     def through(self, f: Activation) -> Ball:
         """f of the rounded sum: what rounding does before f, what f makes of that, and what f may itself be off by."""
-        e, a = self.rounding, self.arithmetic
+        e = self.rounding
         if self.spread is not None:
             e += self.spread
-        y = f.f(self.mid)
-        size = np.abs(y.astype(e.dtype))
-        rad = coupled_radius(self.mid, e, y, a) if f.couples_units else radius(f, self.mid, e, y, size, a)
-        rad *= e.dtype.type(SLACK)
-        if (
-            self.lost is None
-            and 1.001 * self.size.max() + e.max() <= a.largest
-            and float(size.max()) + float(rad.max()) <= a.largest
-        ):
-            return Ball(y, a, rad)
-        came_in = np.isinf(self.mid) & np.isfinite(self.size)  # infinite because a factor was: no overflow
-        overflows = (1.001 * self.size.astype(np.float64) + e > a.largest) | ((np.abs(y) + rad > a.largest) & ~came_in)
-        overflows |= False if self.lost is None else self.lost
-        if f.couples_units:
-            overflows |= overflows.any(axis=-1, keepdims=True)
-        return Ball(y, a, np.where(np.isinf(e), np.inf, rad), may_overflow=overflows)
+        return activated(f, self.mid, e, self, self.lost)
 
+
+def activated(f: Activation, z: Array, e: Array, of: Sum | Ball, lost: NDArray[np.bool_] | None) -> Ball:
+    """f of something within e of z; lost: where that may have overflowed before."""
+    a = of.arithmetic
+    y = f.f(z)
+    size = np.abs(y.astype(e.dtype))
+    rad = coupled_radius(z, e, y, a) if f.couples_units else radius(f, z, e, y, size, a)
+    rad *= e.dtype.type(SLACK)
+    terms = of.size if isinstance(of, Sum) else np.abs(z)
+    if (
+        lost is None
+        and 1.001 * terms.max(initial=0) + e.max(initial=0) <= a.largest
+        and float(size.max(initial=0)) + float(rad.max(initial=0)) <= a.largest
+    ):
+        return a.settled(y, rad)
+    came_in = np.isinf(z) & np.isfinite(of.size) if isinstance(of, Sum) else np.isinf(z)  # because a factor was
+    overflows = np.asarray(1.001 * terms.astype(np.float64) + e > a.largest)
+    if isinstance(of, Ball):
+        overflows &= ~came_in
+    overflows |= (np.abs(y) + rad > a.largest) & ~came_in
+    overflows |= False if lost is None else lost
+    if f.couples_units:
+        overflows |= overflows.any(axis=-1, keepdims=True)
+    return a.settled(y, np.where(np.isinf(e), np.inf, rad), overflows)
+
+
+def joined(join: Callable[[list[Array]], Array], parts: Sequence[Any]) -> Ball:
+    """Several balls joined into one by a function of arrays."""
+    balls = [part for part in parts if isinstance(part, Ball)]
+    arithmetic = balls[0].arithmetic
+    like = balls[0].mid
+    every = [part if isinstance(part, Ball) else Ball(np.full_like(like, part), arithmetic) for part in parts]
+    rad = join(
+        [np.zeros(b.shape, arithmetic.radii) if b.rad is None and not np.any(b.relative) else b.radius for b in every]
+    )
+    overflow = None
+    if any(ball.may_overflow is not None for ball in every):
+        overflow = join(
+            [
+                np.zeros(b.shape, bool) if b.may_overflow is None else np.broadcast_to(b.may_overflow, b.shape)
+                for b in every
+            ]
+        )
+    return Ball(join([ball.mid for ball in every]), arithmetic, rad, may_overflow=overflow)
+
+
+def _either(*balls: Ball) -> NDArray[np.bool_] | None:
+    """Where one of them may overflow."""
+    found = [ball.may_overflow for ball in balls if ball.may_overflow is not None]
+    return np.logical_or.reduce(np.broadcast_arrays(*found)) if found else None
+
+
+_LINEAR = get("linear")
 
 SLACK = 1 + 2.0**-18
 """More than the roundings of a radius itself, when it is computed in float32."""

@@ -377,11 +377,11 @@ class Recurrent(Layer):
 
     @property
     def units(self) -> int:
-        return self.cell.units
+        return int(self.cell.units)
 
     @property
     def input_dim(self) -> int:
-        return self.cell.input_dim
+        return int(self.cell.input_dim)
 
     @property
     def settings(self) -> dict[str, bool]:
@@ -514,7 +514,7 @@ def add_batch_axis(x: Array, mask: Any, initial_state: Any) -> tuple[Array, Any,
     return x[None], mask, initial_state
 
 
-def recurrent(cell: Cell, **settings: Unpack[Settings]) -> Recurrent:
+def recurrent(cell: Cell, settings: Settings) -> Recurrent:
     """The layer of that cell: a SimpleRNN, LSTM or GRU."""
     layer_of: dict[str, type[_Named]] = {"simple_rnn": SimpleRNN, "lstm": LSTM, "gru": GRU}
     return layer_of[cell.name](**{"b": None, **cell.weights}, **cell.settings, **settings)  # type: ignore[arg-type]

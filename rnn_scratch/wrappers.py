@@ -1,6 +1,7 @@
 """Layers made of layers: both directions, stacked cells, one layer for every time step, and whole models."""
 
 import copy
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self, Unpack
 
@@ -123,17 +124,17 @@ class RNN(Layer):
         if not cells:
             raise ValueError("cells: expected at least one; received none")
         super().__init__(name, cells[0].dtype)
-        for below, cell in zip(cells, cells[1:], strict=False):
+        for below, cell in itertools.pairwise(cells):
             if cell.input_dim != below.units or cell.dtype != below.dtype:
                 raise ValueError(
                     f"cells: expected input_dim {below.units} and {below.dtype} above a cell of {below.units} units; "
                     f"received {cell.input_dim} and {cell.dtype}"
                 )
-        inner = {key: value for key, value in settings.items() if key in ("stateful", "unroll")}
-        layers = []
-        for n, cell in enumerate(cells):
-            last = settings if cell is cells[-1] and n == len(cells) - 1 else {**inner, "return_sequences": True}
-            layers.append(recurrent(cell, **{**last, "go_backwards": n == 0 and settings.get("go_backwards", False)}))  # type: ignore[typeddict-item]
+        layers = [recurrent(cell, settings.copy()) for cell in cells]
+        for layer in layers[:-1]:
+            layer.return_sequences, layer.return_state, layer.zero_output_for_mask = True, False, False
+        for layer in layers[1:]:
+            layer.go_backwards = False
         self.parts = {str(n): layer for n, layer in enumerate(layers)}
 
     @property
@@ -193,7 +194,9 @@ class RNN(Layer):
 
 
 class TimeDistributed(Layer):
-    """One layer for every time step alone. x: (batch, timesteps, ...) -> (batch, timesteps, what the layer makes of it).
+    """One layer for every time step alone.
+
+    x: (batch, timesteps, ...) -> (batch, timesteps, what the layer makes of it).
 
     layer: Dense, Activation, Dropout or another TimeDistributed. Raises ValueError for one that has states.
     """
@@ -265,11 +268,31 @@ class Sequential(Layer):
         steps = list(self.walk(x, mask, states))
         return steps[-1][1], tuple(state for _, _, own in steps for state in own)
 
-    def outputs(self, x: Any) -> Mapping[str, Array]:
-        """What each layer puts out for these inputs, by its name, from the states that a call would start from."""
+    def outputs(self, x: Any, *, sequences: bool = False) -> Mapping[str, Array]:
+        """A call, and what each layer puts out, by its name.
+
+        sequences: of a recurrent layer that returns only its last output, every one, (batch, timesteps, units).
+        """
         x = self.as_inputs(x)
         self.check_inputs(x)
-        return {name: y for name, y, _ in self.walk(x, None, self.initial_states(len(x)))}
+        shown, found, y = copy.copy(self), {}, x
+        if sequences:
+            shown.parts = {name: self._shown(layer) for name, layer in self.parts.items()}
+        mask, after = None, ()
+        for (name, layer), (_, own) in zip(shown.parts.items(), self.shares(self.initial_states(len(x))), strict=True):
+            single = Sequential([layer])
+            y, new = single.forward(y, mask, own)
+            found[name] = y
+            if layer is not self.parts[name]:
+                y = y[:, -1]
+            mask, after = self.parts[name].compute_mask(x, mask), (*after, *new)
+            x = y
+        self.keep(after)
+        return found
+
+    @staticmethod
+    def _shown(layer: Layer) -> Layer:
+        return layer.with_sequences() if isinstance(layer, Recurrent) and not layer.return_sequences else layer
 
     def compute_mask(self, x: Any, mask: Mask | None) -> Mask | None:
         for layer in self.layers:
