@@ -9,6 +9,7 @@ import numpy as np
 
 from parity import report as reports
 from parity.adapters import keras as adapter
+from parity.adapters.keras_files import load_model
 from parity.candidates import Candidate, Outputs, as_candidate, scratch
 from parity.cases import Case, case_id, companions, draw_inputs, generator, leading, probes
 from parity.errors import CandidateError, InputError
@@ -57,7 +58,7 @@ def check(
     check_shape_and_seed(input_shape, seed)
     asked = as_candidate(candidate)
     if isinstance(keras_layer, str | os.PathLike):
-        keras_layer = adapter.load_model(os.fspath(keras_layer))
+        keras_layer = load_model(os.fspath(keras_layer))
     if not asked.callable and x is None:
         raise InputError("x: expected the inputs that the outputs were computed from; received none")
     shape = tuple(input_shape) if input_shape is not None else None if x is None else np.shape(x)[1:]
