@@ -281,7 +281,7 @@ class Outputs:
 
 def scratch(x: Array, layer: Any, mask: Any = None, initial_state: Any = None) -> Any:
     """The built-in candidate: rnn_scratch itself, a model with what each of its layers puts out."""
-    if isinstance(layer, Sequential) and mask is initial_state is None and len(layer.output_shapes(x.shape)) == 1:
+    if isinstance(layer, Sequential) and mask is initial_state is None:
         return layer.outputs(x, sequences=True)
     return layer(x, mask=mask, initial_state=initial_state)
 

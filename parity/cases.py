@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.errors import InputError, MissingExtraError
-from rnn_scratch import Sequential
+from rnn_scratch import Embedding, Masking, Sequential
 from rnn_scratch.activations import ACTIVATIONS, Activation
 from rnn_scratch.cells import Cell, GRUCell, LSTMCell, SimpleRNNCell
 from rnn_scratch.layers import SETTINGS, Layer, Recurrent, recurrent
@@ -223,12 +223,12 @@ def _build(spec: dict[str, Any], seed: int) -> Case:
     loop: Any = {key: bool(spec.get(key, False)) for key in SETTINGS}
     layer = recurrent(kind(**{"b": None, **weights}, **settings), loop)
     draw = rng.random if spec["weights"] == "uniform" else rng.standard_normal
-    state = [rng.uniform(-1, 1, (batch, units)).astype(dtype) for _ in kind.states] if spec.get("state") else None
+    states = tuple(rng.uniform(-1, 1, (batch, units)).astype(dtype) for _ in kind.states) if spec.get("state") else None
     x = draw((batch, timesteps, input_dim)).astype(dtype)
     mask = make_mask(rng, spec["mask"], batch, timesteps) if "mask" in spec else None
     if mask is not None and spec["mask"] == "mixed":
         x[~mask] = np.nan  # what stands at a masked step is nobody's business
-    return Case(name, layer, x, mask, state and tuple(state))
+    return Case(name, layer, x, mask, states)
 
 
 def named_dtype(name: str) -> np.dtype[Any]:
@@ -387,23 +387,21 @@ def companions(case: Case, takes: frozenset[str], seed: int) -> Iterator[Case]:
 def draw_inputs(layer: Layer, rng: np.random.Generator, shape: tuple[int, ...], like: Array | None = None) -> Array:
     """N(0, 1), as large as `like`; token ids for an embedding. Where the model masks by its inputs, some steps are
     masked: of each row but the first a part at the end, and of the last one a step between."""
-    embedding, masking = (next((part for part in leading(layer) if part.kind == kind), None) for kind in _MASKERS)
+    embedding = next((part for part in leading(layer) if isinstance(part, Embedding)), None)
+    masking = next((part for part in leading(layer) if isinstance(part, Masking)), None)
     batch, timesteps = shape[:2]
     hidden = ~make_mask(rng, "trailing", batch, timesteps)
     hidden[0] = False
     if timesteps > 3:
         hidden[-1, 1] = True
     if embedding is not None:
-        ids = rng.integers(0, len(embedding.weights["E"]), shape).astype(np.int32)
-        return np.where(hidden, 0, ids) if getattr(embedding, "mask_zero", False) else ids
+        ids = rng.integers(0, len(embedding.E), shape).astype(np.int32)
+        return np.where(hidden, np.int32(0), ids) if embedding.mask_zero else ids
     scale = 1.0 if like is None else _typical(like)
     x = (scale * rng.standard_normal(shape)).astype(layer.dtype)
     if masking is not None:
-        x[hidden] = getattr(masking, "mask_value", 0)
+        x[hidden] = masking.mask_value
     return x
-
-
-_MASKERS = ("embedding", "masking")
 
 
 def leading(layer: Layer) -> Iterator[Layer]:
@@ -432,8 +430,8 @@ def probes(case: Case, takes: frozenset[str], seed: int) -> Iterator[Case]:
     first sets one. A model that begins with an embedding is asked for every token.
     """
     first = next(leading(case.layer), case.layer)
-    if first.kind == "embedding":
-        ids = np.arange(min(len(first.weights["E"]), MOST_ROWS), dtype=np.int32)[:, None]
+    if isinstance(first, Embedding):
+        ids = np.arange(min(len(first.E), MOST_ROWS), dtype=np.int32)[:, None]
         yield replace(
             case, id=f"{case.id} / every token", x=ids, mask=None, rows=tuple(f"token {n}" for n in ids[:, 0])
         )

@@ -67,9 +67,9 @@ def check(model: str | None, json_path: str | None, listing: bool, verbose: bool
     """Check a candidate against Keras.
 
     Without MODEL: over the built-in grid of SimpleRNN, LSTM and GRU cases; a candidate is then a function
-    forward(x, layer). With MODEL, a saved Keras model (a recurrent layer, or layers one after another): a function of x (and of layer, mask,
-    initial_state those it has), which may return a dict of layer name to output; a step function step(x_t, state) for
-    one layer; or --outputs.
+    forward(x, layer). With MODEL, a saved Keras model (a recurrent layer, or layers one after another): a function of x
+    (and of layer, mask, initial_state those it has), which may return a dict of layer name to output; a step function
+    step(x_t, state) for one layer; or --outputs.
 
     Exit status: 0 PASS, 1 FAIL, 2 INCONCLUSIVE or ERROR.
     """

@@ -132,7 +132,7 @@ class Spread:
 
     mid: Array
     width: Array
-    useful: NDArray[np.bool_]
+    useful: Array
 
 
 class Judge:
@@ -584,7 +584,7 @@ class Judge:
         width = np.where(came_in, 0, width) + self.arithmetic.tiny  # NaN of the inputs is not a matter of rounding
         fits: Array = np.abs(mid).max(axis=-1, keepdims=True) + width <= self.arithmetic.largest
         signal = max(self.signal(mid), self.visited())
-        useful: Array = came_in | (fits & (width < VACUOUS * signal)) & ~run.lost[:, None, None]
+        useful: Any = came_in | (fits & (width < VACUOUS * signal)) & ~run.lost[:, None, None]
         return Spread(mid, width, useful)
 
     def visited(self) -> float:

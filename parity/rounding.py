@@ -300,6 +300,10 @@ class Factor:
     def __init__(self, W: Array, arithmetic: Arithmetic) -> None:
         self.W, self.arithmetic = W, arithmetic
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.W.shape
+
     @cached_property
     def T(self) -> "Factor":
         return Factor(self.W.T, self.arithmetic)

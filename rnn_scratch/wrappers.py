@@ -268,8 +268,8 @@ class Sequential(Layer):
         steps = list(self.walk(x, mask, states))
         return steps[-1][1], tuple(state for _, _, own in steps for state in own)
 
-    def outputs(self, x: Any, *, sequences: bool = False) -> Mapping[str, Array]:
-        """A call, and what each layer puts out, by its name.
+    def outputs(self, x: Any, *, sequences: bool = False) -> Mapping[str, Any]:
+        """A call, and what each layer puts out, by its name; a tuple where that is several arrays.
 
         sequences: of a recurrent layer that returns only its last output, every one, (batch, timesteps, units).
         """
@@ -282,7 +282,8 @@ class Sequential(Layer):
         for (name, layer), (_, own) in zip(shown.parts.items(), self.shares(self.initial_states(len(x))), strict=True):
             single = Sequential([layer])
             y, new = single.forward(y, mask, own)
-            found[name] = y
+            several = layer.results(y, new)
+            found[name] = several if len(several) > 1 else several[0]
             if layer is not self.parts[name]:
                 y = y[:, -1]
             mask, after = self.parts[name].compute_mask(x, mask), (*after, *new)

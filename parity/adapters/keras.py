@@ -299,7 +299,7 @@ def make_stack(scratch: RNN, module: ModuleType, extra: Mapping[str, Any]) -> An
         getattr(module.layers, names[type(layer.cell)])(**cell_settings(layer.cell, module)) for layer in scratch.layers
     ]
     dtype = scratch.dtype.name
-    return module.layers.RNN(cells if len(cells) > 1 else cells[0], dtype=dtype, **scratch.settings | extra)
+    return module.layers.RNN(cells if len(cells) > 1 else cells[0], dtype=dtype, **{**scratch.settings, **extra})
 
 
 def put_stack(layer: Any, scratch: RNN) -> None:
@@ -456,8 +456,8 @@ def from_keras(layer: Any) -> Any:
     layer: of Keras 3 or tf_keras: SimpleRNN, LSTM, GRU, their cells, RNN of one cell or of several, Bidirectional,
     TimeDistributed, Dense, Embedding, Masking, Activation, Dropout and the like, or a Sequential or functional model of
     these one after another, in float16, bfloat16, float32, float64 or a mixed policy. Wx is the kernel transposed, Wh
-    the recurrent kernel transposed, b the bias, in the dtype computed in. A model of one layer gives that layer; another
-    one a Sequential under the layers' own names. A bare cell becomes a layer that returns the last output. The state
+    the recurrent kernel transposed, b the bias, in the dtype computed in. A model of one layer gives that layer;
+    another one a Sequential under the layers' own names. A bare cell becomes a layer that returns the last output. The state
     that a stateful layer holds comes along, and its `profile` is that of the backend in use. Dropout, initializers,
     regularizers and constraints change nothing at inference and are ignored.
 
@@ -821,7 +821,7 @@ def run(layer: Any, case: Case) -> tuple[Array, ...]:
     if case.mask is not None:
         given["mask"] = tensor(layer, case.mask)
     if case.initial_state is not None:
-        given["initial_state"] = [tensor(layer, state) for state in nested(layer, case.initial_state)]
+        given["initial_state"] = nested(layer, case)
 
     def compute(x: Any) -> Any:
         return layer(x, **given)
@@ -830,8 +830,13 @@ def run(layer: Any, case: Case) -> tuple[Array, ...]:
     return tuple(to_numpy(part) for part in flat_states(outputs))
 
 
-def nested(layer: Any, states: Sequence[Array]) -> Sequence[Any]:
-    return states
+def nested(layer: Any, case: Case) -> list[Any]:
+    """The initial states as tensors, those of stacked cells one element a cell."""
+    states = [tensor(layer, state) for state in case.initial_state or ()]
+    if not isinstance(case.layer, RNN):
+        return states
+    cells = [list(own) for _, own in case.layer.shares(tuple(states))]
+    return [own if len(own) > 1 else own[0] for own in cells]
 
 
 def compiled(compute: Callable[[Any], Any], layer: Any, case: Case) -> Callable[[Any], Any]:
@@ -853,10 +858,7 @@ def build_random(layer: Any, input_shape: tuple[int, ...], seed: int) -> bool:
     input_shape: without the batch. Keras's own zero biases (and, for two units, often symmetric recurrent kernels)
     would hide mistakes.
     """
-    if type(layer).__name__ in MODELS and _family(layer):
-        parts = chain(layer)
-    else:
-        parts = [layer]
+    parts = chain(layer) if type(layer).__name__ in MODELS and _family(layer) else [layer]
     weighted = [part for part in parts if type(part).__name__ not in (*IDENTITIES, "Masking", "Activation")]
     for part in weighted:
         if type(part).__name__ not in ROWS or not _family(part):
