@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # runs from a checkout that is not installed
 
-from rnn_scratch import SimpleRNN  # noqa: E402
+from rnn_scratch import GRU, LSTM, SimpleRNN  # noqa: E402
 
 Array = NDArray[Any]
 Run = Callable[[], Array]
@@ -34,7 +34,10 @@ TURN = 0.03
 """Seconds that each contestant is called for before it is the next one's turn."""
 
 
-def problem(shape: Shape) -> tuple[SimpleRNN, Array]:
+KINDS = {"simple_rnn": SimpleRNN, "lstm": LSTM, "gru": GRU}
+
+
+def problem(shape: Shape, kind: str = "simple_rnn") -> tuple[Any, Array]:
     """A layer and inputs of that shape, float32, with recurrent gain 1/2: no implementation's error grows."""
     batch, timesteps, input_dim, units = shape
     rng = np.random.default_rng(0)
@@ -42,9 +45,10 @@ def problem(shape: Shape) -> tuple[SimpleRNN, Array]:
     def normal(*size: int, scale: float = 1.0) -> Array:
         return (scale * rng.standard_normal(size)).astype(np.float32)
 
-    Wx, Wh = normal(units, input_dim, scale=input_dim**-0.5), normal(units, units, scale=0.5 * units**-0.5)
-    layer = SimpleRNN(Wx, Wh, normal(units, scale=0.1), return_sequences=True)
-    return layer, normal(batch, timesteps, input_dim)
+    rows = units * {"simple_rnn": 1, "lstm": 4, "gru": 3}[kind]
+    Wx, Wh = normal(rows, input_dim, scale=input_dim**-0.5), normal(rows, units, scale=0.5 * units**-0.5)
+    b = normal(2, rows, scale=0.1) if kind == "gru" else normal(rows, scale=0.1)
+    return KINDS[kind](Wx, Wh, b, return_sequences=True), normal(batch, timesteps, input_dim)
 
 
 def best_times(runs: Mapping[Name, Callable[[], Any]], rounds: int) -> dict[Name, float]:

@@ -33,7 +33,8 @@ def load_model(path: str) -> Any:
 
 def _load(module: Any, path: str) -> Any:
     try:
-        return module.saving.load_model(path, compile=False, safe_mode=True)
+        with muted_start():  # other backends than TensorFlow start it here
+            return module.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
         name = "Keras" if module.__name__ == "keras" else module.__name__
         raise ModelError(f"{path}: {name} cannot load it: {one_line(error)}") from error
