@@ -2,5 +2,5 @@
 
 import os
 
-os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever ~/.keras/keras.json says: masks and float64 differ elsewhere
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever ~/.keras/keras.json says
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -12,7 +12,7 @@ from parity.adapters import keras as adapter
 from parity.adapters.keras_files import load_model
 from parity.candidates import Candidate, Outputs, as_candidate, scratch
 from parity.cases import Case, case_id, companions, draw_inputs, generator, leading, probes
-from parity.errors import CandidateError, InputError
+from parity.errors import CandidateError, InputError, UnsupportedError
 from parity.findings import Finding, Tally, Tolerance
 from parity.judge import examine
 from parity.report import VERDICTS, CaseReport, Divergence, LayerReport, Report
@@ -64,6 +64,9 @@ def check(
     shape = tuple(input_shape) if input_shape is not None else None if x is None else np.shape(x)[1:]
     built = shape is not None and adapter.build_random(keras_layer, shape, seed)
     own = adapter.from_keras(keras_layer)
+    if not own.state_units:
+        kinds = ", ".join(part.kind for part in own.parts.values()) or own.kind
+        raise UnsupportedError(f"{own.name}: expected at least one recurrent layer; it has {kinds}")
     own.reset_state()
     case = make_case(own, x, shape, adapter.static_input_shape(keras_layer), mask, initial_state, seed)
     for name in needs(case) - asked.takes:
@@ -143,7 +146,7 @@ def make_tolerance(atol: float, rtol: float) -> Tolerance:
 
 
 def check_shape_and_seed(input_shape: Any, seed: Any) -> None:
-    sizes = input_shape if isinstance(input_shape, tuple | list) else (input_shape,)
+    sizes = input_shape if isinstance(input_shape, tuple | list) else ()
     if input_shape is not None and not (len(sizes) in (1, 2) and all(isinstance(n, int) and n > 0 for n in sizes)):
         raise InputError(
             f"input_shape: expected (timesteps, input_dim), both at least 1, or (timesteps,) of token ids; "
@@ -180,7 +183,11 @@ def make_case(
 
 def draw(layer: Layer, shape: Sequence[int] | None, static: tuple[int | None, int | None], seed: int) -> Any:
     batch, timesteps = (fixed or default for fixed, default in zip(static, (DRAWN_BATCH, DRAWN_TIMESTEPS), strict=True))
-    features = tuple(shape[1:]) if shape is not None else input_features(layer)
+    expected = input_features(layer)
+    features = expected if shape is None else tuple(shape[1:])
+    if len(features) != len(expected):
+        what = "(timesteps, input_dim)" if expected else "(timesteps,), of token ids"
+        raise InputError(f"input_shape: expected {what}; received {tuple(shape or ())}")
     timesteps = shape[0] if shape is not None else timesteps
     return draw_inputs(layer, generator(seed, "inputs"), (batch, timesteps, *features))
 

@@ -310,7 +310,7 @@ def draw_weight(rng: np.random.Generator, kind: str, name: str, shape: tuple[int
         return rng.standard_normal(shape) / 2
     gain = 2.0 if kind == "chaotic" and name == "Wh" else 1.0
     fan_in = 1 if name == "E" else shape[1]
-    return gain * rng.standard_normal(shape) / np.sqrt(fan_in)
+    return np.asarray(gain * rng.standard_normal(shape) / np.sqrt(fan_in))
 
 
 def keras_default(rng: np.random.Generator, name: str, shape: tuple[int, ...], cell: Cell | None) -> Array:

@@ -9,6 +9,7 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,11 @@ def cli() -> None:
 @click.option("--atol", type=float, default=0.0, help="Granted beside rounding; the verdict is then not proved.")
 @click.option("--rtol", type=float, default=0.0, help="Likewise, relative to what is expected.")
 @click.option("--json", "json_path", metavar="FILE", help="Write the report there as JSON.")
-@click.option("--layer", callback=names, help="Of the grid: these layers: simple_rnn, lstm, gru.")
+@click.option(
+    "--layer",
+    callback=names,
+    help="Of the grid: simple_rnn, lstm, gru; all of them, or simple_rnn if a candidate is given.",
+)
 @click.option("--batch", callback=integers, help="... these batch sizes.")
 @click.option("--timesteps", callback=integers, help="... these numbers of timesteps.")
 @click.option("--input-dim", callback=integers, help="... these numbers of features.")
@@ -127,12 +132,15 @@ def check_grid(select: dict[str, Any], options: dict[str, Any]) -> Any:
     for name in ("inputs", "outputs", "mask", "initial_state", "input_shape"):
         if options[name]:
             raise InputError(f"--{name.replace('_', '-')}: expected a model to go with it; the grid draws its own")
-    cases = grid(select, options["only"], options["seed"])
+    one = bool(options["candidate"]) and "layer" not in select  # a port is a port of one layer
+    cases = grid({"layer": ["simple_rnn"], **select} if one else select, options["only"], options["seed"])
     candidate = load(options["candidate"]) if options["candidate"] else None
     with progress(len(cases)) as done:
-        return api.check_grid(
+        report = api.check_grid(
             candidate, cases, seed=options["seed"], atol=options["atol"], rtol=options["rtol"], done=done
         )
+    others = ("lstm and gru: --layer names what the candidate is a port of",) if one else ()
+    return replace(report, not_asked=(*others, *report.not_asked))
 
 
 def load_array(option: str, path: str | None) -> Any:
@@ -226,7 +234,7 @@ def quiet() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for name in ("tensorflow", "absl"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"(keras|tf_keras|tensorflow)\b")
+    warnings.filterwarnings("ignore", module=r"(keras|tf_keras|tensorflow|torch|jax)\b")
 
 
 def main() -> None:

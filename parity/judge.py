@@ -579,7 +579,7 @@ class Judge:
         mid = runs[0]
         width = np.abs(runs - mid).max(axis=(0, 3))[..., None]
         x = values(self.x)
-        hidden = np.isnan(x).reshape(self.batch, -1).any(axis=1) if x.dtype.kind == "f" else np.zeros(self.batch, bool)
+        hidden: Any = np.isnan(x.astype(np.float64)).reshape(self.batch, -1).any(axis=1)
         came_in: Array = hidden[:, None, None] & np.isnan(mid).any(axis=-1, keepdims=True)
         width = np.where(came_in, 0, width) + self.arithmetic.tiny  # NaN of the inputs is not a matter of rounding
         fits: Array = np.abs(mid).max(axis=-1, keepdims=True) + width <= self.arithmetic.largest

@@ -1,21 +1,21 @@
 """Keras's recurrent layers from scratch, in NumPy, as the textbook has them.
 
-| layer     | equation                                          | Wx                   | Wh               | b            |
-| --------- | ------------------------------------------------- | -------------------- | ---------------- | ------------ |
-| SimpleRNN | h_t = activation(Wx x_t + Wh h_{t-1} + b)         | (units, input_dim)   | (units, units)   | (units,)     |
-| LSTM      | p = Wx x_t + Wh h_{t-1} + b                       | (4 units, input_dim) | (4 units, units) | (4 units,)   |
-|           | i, f, o = recurrent_activation(p_i, p_f, p_o)     | rows: i, f, c, o     |                  |              |
-|           | c_t = f c_{t-1} + i activation(p_c)               |                      |                  |              |
-|           | h_t = o activation(c_t)                           |                      |                  |              |
-| GRU       | p = Wx x_t + b[0],  q = Wh h_{t-1} + b[1]         | (3 units, input_dim) | (3 units, units) | (2, 3 units) |
-|           | z, r = recurrent_activation(p_z + q_z, p_r + q_r) | rows: z, r, h        |                  |              |
-|           | n = activation(p_h + r q_h)                       |                      |                  |              |
-|           | h_t = z h_{t-1} + (1 - z) n                       |                      |                  |              |
-| GRU(reset | z, r likewise, p = Wx x_t + b                     | as above             | as above         | (3 units,)   |
-| _after=   | n = activation(p_h + Wh_h (r h_{t-1}))            |                      |                  |              |
-| False)    | h_t = z h_{t-1} + (1 - z) n                       |                      |                  |              |
-| Dense     | y = activation(W x + b), W (units, input_dim)     |                      |                  | (units,)     |
-| Embedding | y_t = E[x_t], E (input_dim, output_dim)           |                      |                  |              |
+| layer     | equation                                      | Wx                   | Wh               | b            |
+| --------- | --------------------------------------------- | -------------------- | ---------------- | ------------ |
+| SimpleRNN | h_t = activation(Wx x_t + Wh h_{t-1} + b)     | (units, input_dim)   | (units, units)   | (units,)     |
+| LSTM      | p = Wx x_t + Wh h_{t-1} + b                   | (4 units, input_dim) | (4 units, units) | (4 units,)   |
+|           | i, f, o = recurrent_activation(p_i, p_f, p_o) | rows: i, f, c, o     |                  |              |
+|           | c_t = f c_{t-1} + i activation(p_c)           |                      |                  |              |
+|           | h_t = o activation(c_t)                       |                      |                  |              |
+| GRU       | p = Wx x_t + b[0],  q = Wh h_{t-1} + b[1]     | (3 units, input_dim) | (3 units, units) | (2, 3 units) |
+|           | z = recurrent_activation(p_z + q_z), r alike  | rows: z, r, h        |                  |              |
+|           | n = activation(p_h + r q_h)                   |                      |                  |              |
+|           | h_t = z h_{t-1} + (1 - z) n                   |                      |                  |              |
+| the same, | p = Wx x_t + b, z and r alike                 | likewise             | likewise         | (3 units,)   |
+| not reset | n = activation(p_h + Wh_h (r h_{t-1}))        |                      |                  |              |
+| _after    | h_t = z h_{t-1} + (1 - z) n                   |                      |                  |              |
+| Dense     | y = activation(W x + b), W (units, input_dim) |                      |                  | (units,)     |
+| Embedding | y_t = E[x_t], E (input_dim, output_dim)       |                      |                  |              |
 
     layer = LSTM(Wx, Wh, b, return_sequences=True)
     y = layer(x)        # x (batch, timesteps, input_dim) -> y (batch, timesteps, units)

@@ -170,7 +170,7 @@ class Profile:
 
     leading_state: a masked step before the first unmasked one puts out the initial state, not zeros (rolled loops only).
     unrolled_keeps: with `unroll`, zero_output_for_mask is ignored. unrolled_unreversed: with `unroll`,
-    zero_output_for_mask and go_backwards, what is zeroed goes by the mask as it came, not reversed.
+    zero_output_for_mask and go_backwards, what is zeroed of a sequence goes by the mask as it came, not reversed.
     """
 
     name: str
@@ -306,7 +306,7 @@ class Recurrent(Layer):
         """Where in the order of processing the output is not replaced by zeros; None for everywhere."""
         if not self.zero_output_for_mask or (self.unroll and self.profile.unrolled_keeps):
             return None
-        as_it_came = self.unroll and self.profile.unrolled_unreversed
+        as_it_came = self.unroll and self.profile.unrolled_unreversed and self.return_sequences
         return mask[:, ::-1] if self.go_backwards and not as_it_came else mask
 
     def compute_mask(self, x: Any, mask: Mask | None) -> Mask | None:
@@ -500,10 +500,17 @@ def as_reals(name: str, value: Any) -> Array:
 
 
 def flat(states: Any) -> tuple[Any, ...]:
-    """States as one tuple, however Keras nests them."""
+    """States as one tuple, however Keras nests them. A list of numbers within is a state, not more of them."""
     if not isinstance(states, tuple | list):
         return (states,)
-    return tuple(inner for state in states for inner in (flat(state) if isinstance(state, tuple | list) else (state,)))
+    return tuple(inner for state in states for inner in ((state,) if _is_state(state) else flat(state)))
+
+
+def _is_state(value: Any) -> bool:
+    first = value
+    while isinstance(first, tuple | list) and first:
+        first = first[0]
+    return not isinstance(value, tuple | list) or bool(np.isscalar(first))
 
 
 def add_batch_axis(x: Array, mask: Any, initial_state: Any) -> tuple[Array, Any, Any]:

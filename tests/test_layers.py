@@ -502,9 +502,15 @@ BAD_WEIGHTS = {
     "Wx_transposed": ({"Wx": np.ones((4, 7))}, "Wh: expected shape (4, 4) (Wx has 4 units); received (7, 7)"),
     "b_of_other_units": ({"b": np.ones(4)}, "b: expected shape (7,) (Wx has 7 units); received (4,)"),
     "b_column": ({"b": np.ones((7, 1))}, "b: expected shape (7,) (Wx has 7 units); received (7, 1)"),
-    "integers": ({"Wx": np.ones((7, 4), int)}, "Wx: expected one of float16, float32, float64; received int64"),
-    "complex": ({"Wh": np.ones((7, 7), complex)}, "Wh: expected one of float16, float32, float64; received complex128"),
-    "strings": ({"b": np.array(["a"] * 7)}, "b: expected one of float16, float32, float64; received <U1"),
+    "integers": (
+        {"Wx": np.ones((7, 4), int)},
+        "Wx: expected one of float16, bfloat16, float32, float64; received int64",
+    ),
+    "complex": (
+        {"Wh": np.ones((7, 7), complex)},
+        "Wh: expected one of float16, bfloat16, float32, float64; received complex128",
+    ),
+    "strings": ({"b": np.array(["a"] * 7)}, "b: expected one of float16, bfloat16, float32, float64; received <U1"),
     "mixed_Wh": ({"Wh": np.ones((7, 7), "f4")}, "Wh: expected float64, the dtype of Wx; received float32"),
     "mixed_b": ({"b": np.ones(7, "f2")}, "b: expected float64, the dtype of Wx; received float16"),
     "activation": ({"activation": "celu"}, "activation: expected one of elu, exponential, gelu, "),

@@ -18,6 +18,7 @@ from zoo import (
     loop,
     make_layer,
     ordered,
+    random_weights,
     rounded_once,
     textbook,
     wide_state,
@@ -26,7 +27,7 @@ from zoo import (
 
 from parity import judge as judging
 from parity import rounding
-from parity.cases import make_mask, random_weights
+from parity.cases import make_mask
 from parity.rounding import ARITHMETIC, Ball, binade, granularity, largest_finite
 from rnn_scratch import SimpleRNN
 from rnn_scratch.activations import ACTIVATIONS

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from parity.candidates import as_candidate
-from parity.cases import Case, random_weights
+from parity.cases import Case, draw_weight
 from parity.findings import Finding, Tolerance
 from parity.judge import examine
 from rnn_scratch import SimpleRNN
@@ -22,6 +22,12 @@ def with_settings(layer: SimpleRNN, **settings: bool) -> SimpleRNN:
     for name, value in settings.items():
         setattr(twin, name, value)
     return twin
+
+
+def random_weights(rng, kind, units, input_dim):
+    """Wx, Wh, b of a SimpleRNN in float64, as the grid draws them."""
+    shapes = {"Wx": (units, input_dim), "Wh": (units, units), "b": (units,)}
+    return tuple(draw_weight(rng, kind, name, shape, None) for name, shape in shapes.items())
 
 
 def make_layer(
