@@ -251,11 +251,11 @@ class Survey:
 
     def compatible(self, questions: Sequence[Case]) -> Iterator[str]:
         """Which narrower arithmetic would explain the answers, if one does and is not as wide as the signal."""
+        if any(case.calls > 1 for case in questions):
+            return
         for name, arithmetic in NARROWER.items():
             try:
-                found = [
-                    examine(self.candidate, case, self.tolerance, arithmetic) for case in questions if case.calls == 1
-                ]
+                found = [examine(self.candidate, case, self.tolerance, arithmetic) for case in questions]
             except CandidateError:
                 return
             if found and all(finding.verdict == "PASS" for finding in found):

@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -138,9 +138,11 @@ class Function:
         given = self._arguments(case)
         for n in range(case.calls):
             call = case.call(n)
-            if "layer" not in self.takes and answers:
+            if answers and "layer" not in self.takes:
                 states = (answers[-1].outputs or ())[-len(case.layer.state_units) :]
                 call = replace(call, initial_state=states)
+            elif answers and not any(part.state is not None for part in recurrents(given["layer"])):
+                raise CandidateError("candidate: it keeps no state in its `layer` (layer.state)")
             given |= {name: value for name, value in self._arguments(call).items() if name != "layer"}
             answers.append(self._ask(call, given))
         return answers
@@ -189,6 +191,14 @@ def by_layer(case: Case, result: Mapping[Any, Any]) -> tuple[dict[str, Array], d
             sequences[name] = layers[name]
             layers[name] = layers[name][:, -1]
     return layers, sequences, layers.pop(last, result[last])
+
+
+def recurrents(layer: Layer) -> Iterator[Recurrent]:
+    """The recurrent layers that a layer is or is made of."""
+    if isinstance(layer, Recurrent):
+        yield layer
+    for part in layer.parts.values():
+        yield from recurrents(part)
 
 
 def _returns_state(layer: Layer) -> bool:

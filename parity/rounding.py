@@ -304,6 +304,10 @@ class Factor:
     def shape(self) -> tuple[int, ...]:
         return self.W.shape
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.arithmetic.dtype)
+
     @cached_property
     def T(self) -> "Factor":
         return Factor(self.W.T, self.arithmetic)

@@ -32,7 +32,12 @@ class Layer:
     def __init__(self, name: str | None = None, dtype: Any = np.float32) -> None:
         self.name = name or self.kind
         self.parts: dict[str, Layer] = {}
-        self.dtype = np.dtype(dtype)
+        self._dtype = np.dtype(dtype)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What it computes in: that of its weights, or of those of the first part that has any."""
+        return next((part.dtype for part in self.parts.values() if part.weights), self._dtype)
 
     # --- what it computes: for each layer its own ---
 
@@ -168,7 +173,7 @@ class Layer:
 class Profile:
     """Where Keras's backends disagree, all about masks.
 
-    leading_state: a masked step before the first unmasked one puts out the initial state, not zeros (rolled loops only).
+    leading_state: a masked step before the first unmasked one puts out the initial state, not zeros; not with `unroll`.
     unrolled_keeps: with `unroll`, zero_output_for_mask is ignored. unrolled_unreversed: with `unroll`,
     zero_output_for_mask and go_backwards, what is zeroed of a sequence goes by the mask as it came, not reversed.
     """
@@ -374,6 +379,10 @@ class Recurrent(Layer):
         twin = copy.copy(self)
         twin.return_sequences, twin.return_state = True, False
         return twin
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.cell.dtype
 
     @property
     def units(self) -> int:

@@ -18,7 +18,7 @@ from rnn_scratch import SimpleRNN
 from rnn_scratch.activations import ACTIVATIONS
 
 UNITS, INPUT_DIM, TIMESTEPS = 7, 4, 6
-SETTINGS = ("return_sequences", "return_state", "go_backwards", "stateful", "zero_output_for_mask")
+SETTINGS = ("return_sequences", "return_state", "go_backwards", "stateful", "zero_output_for_mask", "unroll")
 LIBRARIES = {"keras": keras, "tf_keras": tf_keras}
 libraries = pytest.mark.parametrize("library", LIBRARIES.values(), ids=LIBRARIES)
 
@@ -251,7 +251,7 @@ def test_what_keras_cannot_have():
         parity.to_keras(SimpleRNN(*arrays, activation="hard_sigmoid_keras2"))
     with pytest.raises(InputError, match="batch_size="):
         parity.to_keras(SimpleRNN(*arrays, stateful=True))
-    with pytest.raises(UnsupportedError, match=r"expected an rnn_scratch\.SimpleRNN; received ndarray"):
+    with pytest.raises(UnsupportedError, match=r"expected a layer of rnn_scratch .* received ndarray"):
         parity.to_keras(arrays[0])
 
 
@@ -265,6 +265,33 @@ class Doubled(keras.layers.SimpleRNN):
 
 class DoubledCell(keras.layers.SimpleRNNCell):
     pass
+
+
+def model_4d(layer):
+    return filled(keras.Sequential([keras.Input((3, 2, 4)), layer]))
+
+
+def branch(library):
+    inputs = library.Input((TIMESTEPS, INPUT_DIM))
+    halves = [library.layers.GRU(UNITS, name=name)(inputs) for name in ("left", "right")]
+    return library.Model(inputs, library.layers.Add()(halves))
+
+
+def skip(library):
+    inputs = library.Input((TIMESTEPS, INPUT_DIM))
+    y = library.layers.GRU(INPUT_DIM, return_sequences=True)(inputs)
+    return library.Model(inputs, library.layers.Add(name="sum")([inputs, y]))
+
+
+def two_inputs(library):
+    inputs = [library.Input((TIMESTEPS, INPUT_DIM)) for _ in range(2)]
+    return library.Model(inputs, library.layers.Add()([library.layers.LSTM(UNITS)(x) for x in inputs]))
+
+
+def state_in_the_middle():
+    inputs = keras.Input((TIMESTEPS, INPUT_DIM))
+    y, _ = L.GRU(UNITS, return_sequences=True, return_state=True)(inputs)
+    return keras.Model(inputs, L.Dense(2)(y))
 
 
 SameName = type("SimpleRNN", (Doubled,), {})
@@ -290,28 +317,25 @@ def called_twice(library):
 
 L = keras.layers
 REFUSED = {
-    "LSTM": (lambda: built(L.LSTM(UNITS)), "LSTM"),
-    "GRU": (lambda: built(L.GRU(UNITS)), "GRU"),
-    "LSTM_keras2": (lambda: built(tf_keras.layers.LSTM(UNITS)), "LSTM"),
-    "rnn_of_LSTMCell": (lambda: built(L.RNN(L.LSTMCell(UNITS))), "RNN of LSTMCell"),
-    "rnn_of_cells": (lambda: built(L.RNN([L.SimpleRNNCell(UNITS)])), "RNN of StackedRNNCells"),
-    "Bidirectional": (lambda: built(L.Bidirectional(L.SimpleRNN(UNITS))), "Bidirectional"),
-    "Bidirectional_in_model": (lambda: model(keras, L.Bidirectional(L.SimpleRNN(UNITS))), r"\(Bidirectional\)"),
-    "TimeDistributed": (lambda: built(L.TimeDistributed(L.Dense(2))), "TimeDistributed"),
-    "Dense": (lambda: L.Dense(3), "Dense"),
-    "Dense_model": (lambda: model(keras, L.Dense(3, name="only")), r"expected one recurrent layer .*only \(Dense\)"),
-    "empty_model": (lambda: keras.Sequential(), "expected one recurrent layer .*no layers"),
-    "with_Dense": (lambda: model(keras, L.SimpleRNN(UNITS), L.Dense(3, name="head")), r"head \(Dense\) is not covered"),
-    "with_Dense_keras2": (
-        lambda: model(tf_keras, tf_keras.layers.SimpleRNN(UNITS), tf_keras.layers.Dense(3, name="head")),
-        r"head \(Dense\) is not covered",
+    "conv": (lambda: model(keras, L.Conv1D(3, 2, name="head"), L.SimpleRNN(UNITS)), r"head \(Conv1D\) is not covered"),
+    "conv_keras2": (
+        lambda: model(tf_keras, tf_keras.layers.Conv1D(3, 2, name="head"), tf_keras.layers.LSTM(UNITS)),
+        r"head \(Conv1D\) is not covered",
     ),
-    "with_Masking": (lambda: model(keras, L.Masking(), L.SimpleRNN(UNITS)), r"\(Masking\) is not covered"),
-    "two_layers": (
-        lambda: model(
-            keras, L.SimpleRNN(UNITS, return_sequences=True, name="first"), L.SimpleRNN(UNITS, name="second")
-        ),
-        "expected one recurrent layer.*first, second",
+    "lambda_layer": (lambda: model(keras, L.Lambda(lambda x: x, name="odd"), L.GRU(UNITS)), r"odd \(Lambda\)"),
+    "empty_model": (lambda: keras.Sequential(), "it has no layers"),
+    "bidirectional_of_a_stack": (
+        lambda: built(L.Bidirectional(L.RNN([L.LSTMCell(2), L.LSTMCell(3)]))),
+        "Bidirectional of rnn is not covered",
+    ),
+    "time_distributed_recurrent": (lambda: model_4d(L.TimeDistributed(L.LSTM(2))), "TimeDistributed of LSTM"),
+    "branch": (lambda: branch(keras), "branch.*left and right"),
+    "branch_keras2": (lambda: branch(tf_keras), "branch.*left and right"),
+    "skip": (lambda: skip(keras), "branch"),
+    "two_inputs": (lambda: two_inputs(keras), "expected one input; it has 2"),
+    "state_in_the_middle": (
+        lambda: state_in_the_middle(),
+        "expected the outputs of its last layer|several outputs|branch",
     ),
     "operation_after": (lambda: through_operation(after=True), "[mM]ultiply"),
     "operation_before": (lambda: through_operation(after=False), "[gG]et_?[iI]tem"),
@@ -333,13 +357,6 @@ REFUSED = {
     ),
     "layer_as_activation": (lambda: of(L.LeakyReLU(0.5)), "activation LeakyReLU is not covered"),
     "approximate_gelu": (lambda: of(keras.ops.gelu), r"activation \S*gelu"),
-    "bfloat16": (lambda: built(L.SimpleRNN(UNITS, dtype="bfloat16", recurrent_initializer="zeros")), "bfloat16"),
-    "mixed_float16": (lambda: built(L.SimpleRNN(UNITS, dtype="mixed_float16")), "mixed_float16"),
-    "mixed_bfloat16": (lambda: built(L.SimpleRNN(UNITS, dtype="mixed_bfloat16")), "mixed_bfloat16"),
-    "mixed_float16_keras2": (
-        lambda: built(tf_keras.layers.SimpleRNN(UNITS, dtype=tf_keras.mixed_precision.Policy("mixed_float16"))),
-        "mixed_float16",
-    ),
     "two_dtypes": (lambda: built(L.RNN(L.SimpleRNNCell(UNITS, dtype="float64"))), "float32/float64"),
     "None": (lambda: None, "NoneType"),
     "array": (lambda: np.zeros(3), "ndarray"),

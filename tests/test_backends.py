@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from keras import layers as L
+from keras import layers as L  # noqa: N812
 
 import parity
 from parity.api import check_grid
@@ -22,7 +22,7 @@ CRASHES = {
     # keras-team/keras: torch.flip is handed a tuple of masks
     "torch": ("*-unroll*go_backwards*",),
 }
-CASES = [case for case in grid({"timesteps": [10], "units": [8], "batch": [2], "input_dim": [4]})]
+CASES = grid({"timesteps": [10], "units": [8], "batch": [2], "input_dim": [4]})
 SETTINGS = [case for case in CASES if fnmatchcase(case.id, "*-b2-t10-i4-u8-seq-tanh*-normal-*")]
 LAST = [case for case in CASES if fnmatchcase(case.id, "*-b2-t10-i4-u8-last-tanh-normal-*mask*")]
 

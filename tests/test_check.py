@@ -165,7 +165,7 @@ def test_blocks_of_time_change_no_verdict(monkeypatch, mask):
         (lambda x: None, "returned None"),
         (lambda x: [1, 2], "returned int64"),
         (lambda x: ["a"], "returned <U1"),
-        (lambda x: {}, "expected an array of floating-point numbers"),
+        (lambda x: {}, "expected the output among its outputs by layer"),
         (lambda x: 1 / 0, "ZeroDivisionError"),
         (lambda x, temperature: x, "'temperature' is none of x"),
         (lambda: 0, "it takes nothing"),

@@ -29,7 +29,7 @@ from parity import judge as judging
 from parity import rounding
 from parity.cases import make_mask
 from parity.rounding import ARITHMETIC, Ball, binade, granularity, largest_finite
-from rnn_scratch import SimpleRNN
+from rnn_scratch import SimpleRNN, SimpleRNNCell
 from rnn_scratch.activations import ACTIVATIONS
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # overflow and NaN are what is tested here
@@ -183,8 +183,12 @@ def passes_only_with(term, ask):
 
 
 def no_radius_of_the_state(monkeypatch):
-    step = judging.Judge.step
-    monkeypatch.setattr(judging.Judge, "step", lambda self, x, h: step(self, x, Ball(h.mid, h.arithmetic)))
+    update = SimpleRNNCell.update
+
+    def exact(self, p, h, out=None):
+        return update(self, p, Ball(h.mid, h.arithmetic) if isinstance(h, Ball) else h, out)
+
+    monkeypatch.setattr(SimpleRNNCell, "update", exact)
 
 
 def test_needs_the_rounding_of_sums(monkeypatch):
@@ -373,14 +377,17 @@ def test_needs_runs_whose_signs_are_all_alike(monkeypatch):
     x = np.full((1, 3000, 1), 0.1, np.float32)
     y = layer(x)
     assert judge(y, layer, x).method == ["sampled"]
-    spread = judging.Judge.spread
+    signs = rounding.Run.signs
 
-    def random_only(self, runs, *rest):
-        return spread(self, np.concatenate([runs[:1], runs[judging.RUNS // 2 + 1 :]]), *rest)
+    def random_only(self, shape):
+        drawn = signs(self, shape).reshape(self.copies, -1)
+        half = self.copies // 2 + 1
+        drawn[1:half] = np.where(self.rng.random(drawn[1:half].shape) < 0.5, -1, 1)
+        return drawn.reshape(shape)
 
     finding = judge(y, layer, x)
     assert (finding.verdict, finding.proved) == ("PASS", False)
-    monkeypatch.setattr(judging.Judge, "spread", random_only)
+    monkeypatch.setattr(rounding.Run, "signs", random_only)
     assert judge(y, layer, x).evidence.worst > 1 > 5 * finding.evidence.worst
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.candidates import Answer, one_line
+from parity.candidates import Answer, one_line, recurrents
 from parity.cases import Case, generator, named_dtype, randomized
 from parity.errors import InputError, MissingExtraError, ParityError, UnsupportedError
 from rnn_scratch import (
@@ -214,14 +214,15 @@ def activation_name(layer: Any, which: str = "activation") -> str:
     return str(ACTIVATIONS[name].name)
 
 
-def weights_of(layer: Any, dtype: np.dtype[Any], names: Sequence[str]) -> list[Array]:
+def weights_of(layer: Any, dtype: np.dtype[Any], names: Sequence[str], owner: str = "") -> list[Array]:
     """Its arrays in that dtype. InputError where it has none yet, and for NaN and infinity in them."""
+    called = owner or layer.name
     weights = [np.asarray(weight) for weight in layer.get_weights()]
     if not weights:
-        raise InputError(f"{layer.name}: expected a built layer; it has no weights yet: build it, or pass input_shape")
+        raise InputError(f"{called}: expected a built layer; it has no weights yet: build it, or pass input_shape")
     for name, weight in zip(names, weights, strict=False):
         if not np.isfinite(weight.astype(np.float64)).all():
-            raise InputError(f"{layer.name}: {name}: expected finite weights; received NaN or infinity")
+            raise InputError(f"{called}: {name}: expected finite weights; received NaN or infinity")
     return [weight.astype(dtype) for weight in weights]
 
 
@@ -238,14 +239,14 @@ class Row:
     put: Callable[[Any, Any], None]
 
 
-def take_cell(cell: Any, dtype: np.dtype[Any]) -> Cell:
+def take_cell(cell: Any, dtype: np.dtype[Any], owner: str = "") -> Cell:
     kind = CELLS[type(cell).__name__]
     settings: dict[str, Any] = {"activation": activation_name(cell)}
     if kind is not SimpleRNNCell:
         settings["recurrent_activation"] = activation_name(cell, "recurrent_activation")
     if kind is GRUCell:
         settings["reset_after"] = bool(cell.reset_after)
-    kernel, recurrent_kernel, *bias = weights_of(cell, dtype, ("kernel", "recurrent_kernel", "bias"))
+    kernel, recurrent_kernel, *bias = weights_of(cell, dtype, ("kernel", "recurrent_kernel", "bias"), owner)
     return kind(kernel.T, recurrent_kernel.T, *bias, **settings)
 
 
@@ -288,7 +289,7 @@ def take_recurrent(layer: Any) -> Layer:
             raise UnsupportedError(
                 f"{layer.name}: dtype {declared_dtype(layer)} around {declared_dtype(one)} is not covered"
             )
-    taken = [take_cell(one, dtype) for one in cells]
+    taken = [take_cell(one, dtype, layer.name) for one in cells]
     scratch: Layer = RNN(taken, **settings) if stacked else recurrent(taken[0], settings)
     states = getattr(layer, "states", None)
     if settings["stateful"] and states and states[0] is not None:
@@ -482,9 +483,9 @@ def from_keras(layer: Any) -> Any:
     TimeDistributed, Dense, Embedding, Masking, Activation, Dropout and the like, or a Sequential or functional model of
     these one after another, in float16, bfloat16, float32, float64 or a mixed policy. Wx is the kernel transposed, Wh
     the recurrent kernel transposed, b the bias, in the dtype computed in. A model of one layer gives that layer;
-    another one a Sequential under the layers' own names. A bare cell becomes a layer that returns the last output. The state
-    that a stateful layer holds comes along, and its `profile` is that of the backend in use. Dropout, initializers,
-    regularizers and constraints change nothing at inference and are ignored.
+    another one a Sequential under the layers' own names. A bare cell becomes a layer that returns the last output. The
+    state that a stateful layer holds comes along, and its `profile` is that of the backend in use. Dropout,
+    initializers, regularizers and constraints change nothing at inference and are ignored.
 
     Raises UnsupportedError for what it cannot carry, naming it; InputError for a layer that is not built, and for
     weights that are not finite.
@@ -638,13 +639,6 @@ def _to_model(scratch: Sequential, batch: int | None, module: ModuleType) -> Any
 
 def _innermost(layer: Layer) -> Layer:
     return _innermost(layer.layer) if isinstance(layer, TimeDistributed) else layer
-
-
-def recurrents(layer: Layer) -> Iterator[Recurrent]:
-    if isinstance(layer, Recurrent):
-        yield layer
-    for part in layer.parts.values():
-        yield from recurrents(part)
 
 
 def set_states(layer: Any, scratch: Layer) -> None:
