@@ -19,7 +19,7 @@ def layers_of(library):
     layers = library.layers
     return [
         layers.Masking(),
-        layers.Bidirectional(layers.LSTM(5, return_sequences=True, recurrent_activation="hard_sigmoid")),
+        layers.Bidirectional(layers.LSTM(5, return_sequences=True, recurrent_activation="hard_sigmoid"), name="both"),
         layers.GRU(3),
         layers.Dense(2),
     ]
@@ -49,11 +49,11 @@ def test_a_saved_model_belongs_to_the_keras_that_saved_it(folder, library, suffi
     assert report.environment[library]
     slope = {"keras": "hard_sigmoid", "tf_keras": "hard_sigmoid_keras2"}[library]
     scratch = parity.from_keras(load_model(str(path)))
-    assert scratch.parts["bidirectional"].parts["backward"].recurrent_activation == slope
+    assert scratch.parts["both"].parts["backward"].recurrent_activation == slope
 
     def other_slope(x, layer):
         other = {"hard_sigmoid": "hard_sigmoid_keras2", "hard_sigmoid_keras2": "hard_sigmoid"}[slope]
-        for half in layer.parts["bidirectional"].parts.values():
+        for half in layer.parts["both"].parts.values():
             half.cell.recurrent_activation = type(half.cell)(
                 **half.weights, recurrent_activation=other
             ).recurrent_activation
