@@ -1,5 +1,6 @@
 """The check: a Keras layer and a candidate, what is asked of both, and the Report on it."""
 
+import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,11 +11,11 @@ import numpy as np
 from parity import report as reports
 from parity.adapters import keras as adapter
 from parity.adapters.keras_files import load_model
-from parity.candidates import Candidate, Outputs, as_candidate, scratch
-from parity.cases import Case, case_id, companions, draw_inputs, generator, leading, probes
+from parity.candidates import Answer, Candidate, Outputs, as_candidate, scratch
+from parity.cases import Case, case_id, companions, draw_inputs, generator, leading, probes, state_kept
 from parity.errors import CandidateError, InputError, UnsupportedError
 from parity.findings import Finding, Tally, Tolerance
-from parity.judge import examine
+from parity.judge import Asker, examine, judge_answer, rejudge
 from parity.report import VERDICTS, CaseReport, Divergence, LayerReport, Report
 from parity.rounding import NARROWER
 from rnn_scratch import Sequential
@@ -213,6 +214,7 @@ class Survey:
     skipped: dict[str, int] = field(default_factory=dict)
     refused: dict[str, list[str]] = field(default_factory=dict)
     asked: list[Case] = field(default_factory=list)
+    found: list[tuple[CaseReport, Finding]] = field(default_factory=list)
 
     def skip(self, what: str) -> None:
         self.skipped[what] = self.skipped.get(what, 0) + 1
@@ -230,7 +232,7 @@ class Survey:
 
     def ask(self, oracle: Candidate, case: Case, thorough: bool) -> CaseReport:
         """The case and what is asked beside it. An error of the case itself, or of its repetition, is raised."""
-        findings = [self.examine(oracle, case)]
+        findings = self.twice(oracle, case)
         for question in self.beside(case, thorough):
             name = question.id.removeprefix(case.id + " / ")
             try:
@@ -242,12 +244,47 @@ class Survey:
                 self.refused.setdefault(found[0].open, []).append(name)
             else:
                 findings.append(found)
-        if self.candidate.callable:
-            findings.append(self.examine(oracle, again(case)))
         result = summarize(case, findings, self.tolerance)
         if result.verdict == "FAIL" and result.proved and case.layer.dtype == np.float32:
             result = replace(result, notes=(*result.notes, *self.compatible([found.case for found, _ in findings])))
+        self.found += [(result, found) for found, _ in findings]
         return result
+
+    def twice(self, oracle: Candidate, case: Case) -> list[tuple[Finding, Finding]]:
+        """The case, and the case again: at once, before anything else has been asked."""
+        answer = self.candidate.ask(case)
+        asked_again = self.candidate.callable and case.timesteps <= AGAIN_STEPS
+        second = self.candidate.ask(case) if asked_again else None
+        keras = self.keras(oracle, case)
+        findings = [(self.judged(case, answer, keras), keras)]
+        if second is not None:
+            question = again(case)
+            found = rejudge(question, (answer, second), self.tolerance)
+            self.expect_the_same(case, findings[0][0], found)
+            found.disputed = findings[0][0].disputed
+            findings.append((found, Finding(question)))
+        elif self.candidate.callable:
+            findings.append(self.examine(oracle, case.first(AGAIN_STEPS)))
+        return findings
+
+    def expect_the_same(self, case: Case, first: Finding, second: Finding) -> None:
+        """CandidateError for one that draws its answers: they differ by more than rounding, and go on differing. What
+        keeps something between calls settles, or is a state that nobody reset."""
+        answers = [answer.outputs or (answer.sequence,) for answer in second.answers]
+        allowed = 2 * first.tally.widest
+        if distance(*answers) <= allowed or not (first.verdict == "FAIL" or second.verdict == "FAIL"):
+            return
+        stateful = replace(second.case, layer=state_kept(case.layer))
+        if rejudge(stateful, second.answers, self.tolerance).verdict == "PASS":
+            return
+        more = [self.candidate.ask(case) for _ in range(3)]
+        answers += [answer.outputs or (answer.sequence,) for answer in more]
+        steps = [distance(a, b) for a, b in itertools.pairwise(answers)]
+        if steps[-1] > max(allowed, steps[0] / 10):
+            raise CandidateError(
+                f"candidate: two calls with the same arguments differ by {steps[0]:.2g}: it is random (dropout, a draw "
+                "without a seed?), so nothing can be concluded"
+            )
 
     def compatible(self, questions: Sequence[Case]) -> Iterator[str]:
         """Which narrower arithmetic would explain the answers, if one does and is not as wide as the signal."""
@@ -270,13 +307,25 @@ class Survey:
             yield from probes(case, self.candidate.takes, self.seed)
 
     def examine(self, oracle: Candidate, case: Case) -> tuple[Finding, Finding]:
-        found = examine(self.candidate, case, self.tolerance)
-        keras = examine(oracle, case, Tolerance())
+        if case.calls > 1:
+            found, keras = examine(self.candidate, case, self.tolerance), self.keras(oracle, case)
+            return self.disputed(found, keras), keras
+        answer = self.candidate.ask(case)
+        keras = self.keras(oracle, case)
+        return self.judged(case, answer, keras), keras
+
+    def keras(self, oracle: Candidate, case: Case) -> Finding:
+        return examine(oracle, case, Tolerance())
+
+    def judged(self, case: Case, answer: Answer, keras: Finding) -> Finding:
+        return self.disputed(judge_answer(case, answer, self.tolerance, asker=Asker(self.candidate, case)), keras)
+
+    def disputed(self, found: Finding, keras: Finding) -> Finding:
         if keras.verdict == "FAIL":
             worst = keras.wrong or f"{keras.tally.worst:.3g} radii from the reference: {describe(keras)}"
             found.disputed = f"Keras itself is {worst}; nothing is concluded about the candidate"
-        self.asked.append(case)
-        return found, keras
+        self.asked.append(found.case)
+        return found
 
     def report(self, results: Sequence[CaseReport], environment: Mapping[str, str] | None = None) -> Report:
         keras = adapter.environment() if environment is None else environment
@@ -309,7 +358,20 @@ class Survey:
 
 
 def again(case: Case) -> Case:
-    return replace(case.first(min(case.timesteps, AGAIN_STEPS)), id=f"{case.id} / asked again")
+    """The case once more: two calls with the same arguments, of which the second is to be as the first."""
+    mask = None if case.mask is None else np.concatenate([case.mask, case.mask], axis=1)
+    x, layer = np.concatenate([case.x, case.x], axis=1), state_kept(case.layer, False)
+    return replace(case, id=f"{case.id} / asked again", x=x, mask=mask, layer=layer, calls=2)
+
+
+def distance(first: Sequence[Any], second: Sequence[Any]) -> float:
+    """The largest difference; infinite between arrays of other shapes, and where one is NaN or infinite alone."""
+    if [a.shape for a in first] != [b.shape for b in second]:
+        return float("inf")
+    pairs = zip(first, second, strict=True)
+    with np.errstate(invalid="ignore"):
+        apart = [np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0, np.abs(a - b)) for a, b in pairs]
+    return max(float(np.nan_to_num(d, nan=np.inf).max(initial=0)) for d in apart)
 
 
 def summarize(case: Case, findings: Sequence[tuple[Finding, Finding]], tolerance: Tolerance) -> CaseReport:
@@ -385,7 +447,7 @@ def notes(case: Case, found: Sequence[Finding], shown: Finding | None, tolerance
     for finding in found:
         yield from finding.notes
     failing = [f for f in found if f.verdict == "FAIL"]
-    if failing and all(f.case.id.endswith("asked again") for f in failing):
+    if failing and failing[0].case.id.endswith("asked again") and found[0].verdict == "PASS":
         yield "the first call was right: something is kept between calls"
     if tolerance.given:
         yield f"not proved: atol {tolerance.atol:g} and rtol {tolerance.rtol:g} were granted beside rounding"

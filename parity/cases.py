@@ -1,5 +1,6 @@
 """Cases: a layer, inputs, a mask, an initial state. The built-in grid of them, and what else a candidate is asked."""
 
+import copy
 import importlib
 import random
 import zlib
@@ -23,6 +24,18 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
+class View:
+    """How results are looked at: in another order, say.
+
+    show: the results of a layer, a tuple of arrays, as they are seen. undo: what was seen, as the layer's own results
+    again, or None where that cannot be. Shapes of what is no such view may come as well.
+    """
+
+    show: Callable[[tuple[Array, ...]], tuple[Array, ...]]
+    undo: Callable[[tuple[Array, ...]], tuple[Array, ...] | None]
+
+
+@dataclass(frozen=True)
 class Case:
     """One question: what does this layer make of these inputs?
 
@@ -30,7 +43,7 @@ class Case:
     dtype, or token ids (batch, timesteps). mask: (batch, timesteps) or None. initial_state: a tuple of (batch, units)
     for each state, or None for zeros.
     calls: into how many calls, one after another, the timesteps are divided (a stateful layer keeps its state between).
-    rows: what each batch row is meant to show, for a probe.
+    rows: what each batch row is meant to show, for a probe. view: how the results are looked at, if not as they are.
     """
 
     id: str
@@ -40,6 +53,7 @@ class Case:
     initial_state: tuple[Array, ...] | None = None
     calls: int = 1
     rows: Sequence[str] = ()
+    view: View | None = None
 
     @property
     def batch(self) -> int:
@@ -296,6 +310,32 @@ def cells_of(layer: Layer, prefix: str = "") -> Iterator[tuple[str, Cell]]:
         yield prefix, layer.cell
     for name, part in layer.parts.items():
         yield from cells_of(part, f"{prefix}.{name}" if prefix else name)
+
+
+def changed(layer: Layer, change: Callable[[Layer], Layer | None]) -> Layer:
+    """The same layer with what `change` makes of it, or of those layers in it for which it makes something."""
+    new = change(layer)
+    if new is not None:
+        return new
+    parts = {name: changed(part, change) for name, part in layer.parts.items()}
+    if all(parts[name] is part for name, part in layer.parts.items()):
+        return layer
+    twin = copy.copy(layer)
+    twin.parts = parts
+    return twin
+
+
+def state_kept(layer: Layer, kept: bool = True) -> Layer:
+    """The same layer, stateful or not."""
+
+    def change(part: Layer) -> Layer | None:
+        if not isinstance(part, Recurrent) or part.stateful == kept:
+            return None
+        twin = copy.copy(part)
+        twin.stateful, twin.state = kept, None
+        return twin
+
+    return changed(layer, change)
 
 
 def draw_weight(rng: np.random.Generator, kind: str, name: str, shape: tuple[int, ...], cell: Cell | None) -> Array:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from parity.candidates import Answer
 from parity.cases import Case
 from parity.report import PROVING
 
@@ -32,7 +33,8 @@ class Tolerance:
 
 @dataclass
 class Tally:
-    """How far the candidate is off, in radii and absolutely, over all elements added so far, in the order of time."""
+    """How far the candidate is off, in radii and absolutely, over all elements added so far, in the order of time;
+    widest is the largest radius."""
 
     worst: float = 0.0
     max_abs: float = 0.0
@@ -40,6 +42,7 @@ class Tally:
     count: int = 0
     outside: int = 0
     undecided: int = 0
+    widest: float = 0.0
     first: dict[str, Any] | None = None
 
     @property
@@ -61,6 +64,7 @@ class Tally:
         self.count += got.size
         self.worst, self.max_abs = max(self.worst, worst), max(self.max_abs, largest(difference))
         self.squares += float(np.vdot(difference, difference))
+        self.widest = max(self.widest, largest(np.nan_to_num(rad, posinf=0)))
         if worst > 1:
             self._record(got, mid, rad, ratio, timestep)
         return True
@@ -79,11 +83,14 @@ class Tally:
                 "ratio": float(ratio[at]),
             }
 
-    def merge(self, other: "Tally") -> None:
+    def merge(self, other: "Tally", later: int = 0) -> None:
+        """later: by how many steps the other's first one comes after this one's."""
         self.worst, self.max_abs = max(self.worst, other.worst), max(self.max_abs, other.max_abs)
+        self.widest = max(self.widest, other.widest)
         self.squares, self.count = self.squares + other.squares, self.count + other.count
         self.outside, self.undecided = self.outside + other.outside, self.undecided + other.undecided
-        self.first = self.first or other.first
+        if self.first is None and other.first is not None:
+            self.first = other.first | {"timestep": other.first["timestep"] + later}
 
 
 def largest(array: Array) -> float:
@@ -98,7 +105,7 @@ class Finding:
     method: how the states were seen. proof, evidence: what bounds and what samples say; above 1 the one fails, the
     other is inconclusive up to SAMPLED_FAIL. wrong: an array missing or of another shape. vacuous: why the evidence
     says nothing. disputed: why nothing is concluded at all. parts: of a model, what its layers showed, by the names of
-    those that had to be judged together.
+    those that had to be judged together. answers: what was judged, one for each call.
     """
 
     case: Case
@@ -110,6 +117,7 @@ class Finding:
     disputed: str | None = None
     notes: list[str] = field(default_factory=list)
     parts: "dict[tuple[str, ...], Finding]" = field(default_factory=dict)
+    answers: tuple[Answer, ...] = ()
 
     def add_part(self, names: tuple[str, ...], part: "Finding") -> None:
         """What one layer of a model showed is part of what the model showed."""

@@ -45,10 +45,28 @@ def examine(candidate: Candidate, case: Case, tolerance: Tolerance, arithmetic: 
     """Ask the candidate that question and judge what it answers, by the best method its answer allows; in the
     arithmetic of the layer's dtype, or in that one."""
     if case.calls > 1:
-        return converse(candidate, case, tolerance)
-    answer = candidate.ask(case)
-    finding = Finding(case, notes=list(answer.notes))
-    finding.wrong = wrong_structure(case, answer)
+        return judge_calls(case, candidate.converse(case), tolerance)
+    return judge_answer(case, candidate.ask(case), tolerance, arithmetic, Asker(candidate, case))
+
+
+def rejudge(case: Case, answers: Sequence[Answer], tolerance: Tolerance) -> Finding:
+    """Judge answers that were given before against that case, which need not be the one that was asked."""
+    return judge_calls(case, answers, tolerance) if case.calls > 1 else judge_answer(case, answers[0], tolerance)
+
+
+def judge_answer(
+    case: Case,
+    answer: Answer,
+    tolerance: Tolerance,
+    arithmetic: Arithmetic | None = None,
+    asker: "Asker | None" = None,
+    start: tuple[Array, ...] | None = None,
+) -> Finding:
+    """One answer judged. asker: whom more may be asked. start: states that the candidate itself returned before, from
+    which the call starts, if not from the case's own."""
+    finding = Finding(case, notes=list(answer.notes), answers=(answer,))
+    answer = viewed(case, answer, finding)
+    finding.wrong = finding.wrong or wrong_structure(case, answer)
     if finding.wrong:
         return finding
     returned = {array.dtype for array in (*(answer.outputs or ()), answer.sequence) if array is not None}
@@ -57,10 +75,22 @@ def examine(candidate: Candidate, case: Case, tolerance: Tolerance, arithmetic: 
         finding.notes.append(f"returned {other}: judged in {dtype}, the layer's precision")
     with np.errstate(all="ignore"):
         x = case.x if case.x.dtype.kind in "iu" else exact(case.x, arithmetic)
-        start = case.layer.initial_states(case.batch, case.initial_state)
-        judge = Judge(case.layer, x, case.mask, start, finding, tolerance, arithmetic, Asker(candidate, case))
+        given = case.layer.initial_states(case.batch, case.initial_state) if start is None else start
+        judge = Judge(case.layer, x, case.mask, given, finding, tolerance, arithmetic, asker)
+        judge.start_given = start is None
         judge.judge(answer.outputs or (), answer)
     return finding
+
+
+def viewed(case: Case, answer: Answer, finding: Finding) -> Answer:
+    """The answer as the case's layer would have given it."""
+    if case.view is None:
+        return answer
+    outputs = None if answer.outputs is None else case.view.undo(answer.outputs)
+    if outputs is None:
+        finding.wrong = "what was seen is no such view"
+        return answer
+    return replace(answer, outputs=outputs, sequence=None, layers={}, sequences={})
 
 
 def exact(values: Array, arithmetic: Arithmetic | None = None) -> Ball:
@@ -93,25 +123,55 @@ def _shapes(shapes: Sequence[tuple[int, ...]]) -> str:
     return f"shape {shapes[0]}" if len(shapes) == 1 else f"{len(shapes)} arrays of shapes {', '.join(map(str, shapes))}"
 
 
-def converse(candidate: Candidate, case: Case, tolerance: Tolerance) -> Finding:
-    """Several calls, the state kept between them: the reference's, too, goes on from call to call, on balls."""
-    answers = candidate.converse(case)
-    finding = Finding(case, method=["forward"])
-    states: tuple[Any, ...] = tuple(exact(s) for s in case.layer.initial_states(case.batch))
-    steps = case.timesteps // case.calls
-    with np.errstate(all="ignore"):
-        lifted = on_balls(case.layer)
-        for n, answer in enumerate(answers):
-            call = case.call(n)
-            finding.wrong = wrong_structure(call, answer)
-            if finding.wrong:
-                return finding
-            x = call.x if call.x.dtype.kind in "iu" else exact(call.x)
-            y, states = lifted.forward(x, call.mask, states)
-            judge = Judge(case.layer, x, call.mask, (), finding, tolerance)
-            for got, ball in zip(answer.outputs or (), case.layer.results(y, states), strict=False):
-                judge.compare_result(finding.proof, got, ball, n * steps)
+def judge_calls(case: Case, answers: Sequence[Answer], tolerance: Tolerance) -> Finding:
+    """Several calls, one after another. Of a stateful layer each starts from the state that the candidate itself showed
+    at the end of the one before; where it did not, the reference's goes on from call to call, on balls."""
+    finding = Finding(case, answers=tuple(answers))
+    steps, layer = case.timesteps // case.calls, case.layer
+    states: tuple[Any, ...] = tuple(exact(s) for s in layer.initial_states(case.batch, case.initial_state))
+    for n, answer in enumerate(answers):
+        call, kept = case.call(n), layer.stateful and n > 0
+        finding.wrong = finding.wrong or wrong_structure(call, answer)
+        if finding.wrong:
+            return finding
+        start = ended(call, answers[n - 1]) if kept else None
+        blind = kept and start is None
+        if layer.stateful:
+            states = on_from(call, answer, states, finding, tolerance, n * steps, compare=blind)
+        if not blind:
+            found = judge_answer(call, answer, tolerance, start=start)
+            finding.method += [method for method in found.method if method not in finding.method]
+            finding.proof.merge(found.proof, n * steps)
+            finding.evidence.merge(found.evidence, n * steps)
+            finding.vacuous = finding.vacuous or found.vacuous
     return finding
+
+
+def ended(case: Case, answer: Answer) -> tuple[Array, ...] | None:
+    """The states after a call, where the candidate showed them all."""
+    layer, outputs = case.layer, answer.outputs or ()
+    if len(outputs) == len(case.layer.output_shapes(case.x.shape)) > len(layer.state_units):
+        return tuple(outputs[-len(layer.state_units) :])
+    if isinstance(layer, Recurrent) and case.mask is None and len(layer.state_units) == 1 and outputs:
+        return (outputs[0][:, -1] if layer.return_sequences else outputs[0],)
+    return None
+
+
+def on_from(
+    call: Case, answer: Answer, states: tuple[Any, ...], finding: Finding, tolerance: Tolerance, at: int, compare: bool
+) -> tuple[Any, ...]:
+    """The states after a call from those before it, on balls, and what it puts out compared."""
+    with np.errstate(all="ignore"):
+        x = call.x if call.x.dtype.kind in "iu" else exact(call.x)
+        y, states = on_balls(call.layer).forward(x, call.mask, states)
+        if compare:
+            finding.method += ["forward"] if "forward" not in finding.method else []
+            judge = Judge(call.layer, x, call.mask, (), finding, tolerance)
+            for got, ball in zip(answer.outputs or (), call.layer.results(y, states), strict=False):
+                judge.compare_result(finding.proof, got, ball, at)
+                if np.any(ball.radius >= VACUOUS * judge.signal(ball.mid)):
+                    finding.vacuous = "what rounding may do to the unseen state is as wide as the signal"
+    return states
 
 
 @dataclass(frozen=True)
@@ -164,14 +224,15 @@ class Judge:
         self.finite = all(bool(np.isfinite(array).all()) for array in mids)
         self.batch, self.timesteps = self.x.shape[:2]
         self.last_step = self.timesteps - 1
+        self.start_given = True
 
     def judge(self, outputs: Sequence[Array], answer: Answer) -> None:
         if isinstance(self.layer, Sequential):
             self.chain(outputs, answer)
         elif isinstance(self.layer, Recurrent):
             self.recurrent(self.layer, outputs, answer.sequence)
-        elif isinstance(self.layer, Bidirectional) and self.layer.merge_mode in ("concat", None):
-            self.halves(self.layer, outputs, answer)
+        elif isinstance(self.layer, Bidirectional) and self.halves(self.layer, outputs, answer):
+            return
         else:
             self.opaque(outputs)
 
@@ -241,42 +302,38 @@ class Judge:
                 x, _ = on_balls(layer, self.override).forward(self._cast(layer, x), mask, start)
         return mask
 
-    def halves(self, layer: Bidirectional, outputs: Sequence[Array], answer: Answer) -> None:
-        """Each direction by itself, where the merge keeps them apart."""
-        y, states = self.apart(layer, outputs)
+    def halves(self, layer: Bidirectional, outputs: Sequence[Array], answer: Answer) -> bool:
+        """Each direction by itself; False where they cannot be told apart."""
+        parts = [part for part in layer.directions if isinstance(part, Recurrent)]
+        apart = layer.apart(outputs) if len(parts) == 2 else None
+        if apart is None:
+            return False
+        *y, states = apart
         shown: Mapping[str, Array] = answer.sequences
         if not layer.return_sequences and not shown and self.timesteps > FORWARD_STEPS and self.mask is None:
             shown = self.shown_halves(layer)
-        for (name, part), (_, start), half, own in zip(
-            layer.parts.items(), layer.shares(self.start), y, states, strict=True
+        n = len(parts[0].state_units)
+        own = states[:n], states[n:]
+        for name, part, (_, start), half, after in zip(
+            layer.parts, parts, layer.shares(self.start), y, own, strict=True
         ):
-            assert isinstance(part, Recurrent)
             judge = self.inside(part, self.x, self.mask, start)
             before = self.finding.tally.first
-            judge.recurrent(part, (half, *own), shown.get(name))
+            judge.recurrent(part, (half, *after), shown.get(name))
             if self.finding.tally.first is not before:
                 order = ", timesteps in its order of processing" if part.go_backwards else ""
                 self.finding.notes.append(f"first in the {name} half{order}; units counted within it")
-
-    def apart(self, layer: Bidirectional, outputs: Sequence[Array]) -> tuple[list[Array], list[tuple[Array, ...]]]:
-        """The halves of the output, each in its own order of processing, and the states of each."""
-        forward, _ = layer.directions
-        if layer.merge_mode is None:
-            f, b, *states = outputs
-        else:
-            y, *states = outputs
-            f, b = y[..., : forward.units], y[..., forward.units :]
-        n = len(forward.state_units)
-        turned = b[:, ::-1] if layer.return_sequences else b
-        return [f, turned], [tuple(states[:n]), tuple(states[n:])]
+        return True
 
     def shown_halves(self, layer: Bidirectional) -> Mapping[str, Array]:
         """The sequences of both directions, of a candidate with `layer` that shows them when its layer says so."""
         whole = self.shown()
-        if whole is None:
+        apart = None if whole is None else layer.with_sequences().apart(whole)
+        if apart is None:
             return {}
-        (f, b), _ = self.apart(layer.with_sequences(), whole)
-        return {"forward": f, "backward": b}
+        sequences = dict(zip(layer.parts, apart[:2], strict=True))
+        self.remember(sequences=sequences)
+        return sequences
 
     def opaque(self, outputs: Sequence[Array]) -> None:
         """A layer whose states cannot be seen from outside: balls carried through, or samples."""
@@ -368,7 +425,9 @@ class Judge:
         return stacked, carried
 
     def exactly(self, state: Array) -> Ball:
-        return exact(state, self.arithmetic)
+        ball = exact(state, self.arithmetic)
+        ball.relative = 0.0 if self.start_given else self.arithmetic.unit
+        return ball
 
     def previous(self, sequence: Array, live: NDArray[np.intp] | None, steps: slice) -> tuple[Array, Array]:
         """The state before each step, (batch, steps, units) float64, and its relative radius.
@@ -385,7 +444,8 @@ class Judge:
             index = live[:, steps, None]
             given = index < 0
             before = np.where(given, first[:, None], np.take_along_axis(sequence, np.maximum(index, 0), axis=1))
-        relative = np.broadcast_to(np.where(given, 0.0, self.arithmetic.unit), (*before.shape[:2], 1))
+        exact_start = given & self.start_given
+        relative = np.broadcast_to(np.where(exact_start, 0.0, self.arithmetic.unit), (*before.shape[:2], 1))
         return before.astype(np.float64), relative
 
     def returned(self, previous: Array, relative: Array) -> Ball:
@@ -457,12 +517,19 @@ class Judge:
                 self.finding.method.append(method)
                 carried = self.stepwise(view)
                 if self.ends_in(view, outputs, carried):
+                    if method == "stepwise":
+                        self.remember(sequence=view)
                     return
         if not (isinstance(layer, Recurrent) and layer.return_sequences):
             self.prefixes(layer, outputs)
         self.finding.method.append("sampled")
         for got, spread in zip(outputs, self.sampled(self.x, self.mask), strict=False):
             self.against_spread(got, spread, self.timesteps)
+
+    def remember(self, **seen: Any) -> None:
+        """What the candidate showed when it was asked for more is part of its answer."""
+        if self.finding.answers:
+            self.finding.answers = (replace(self.finding.answers[0], **seen),)
 
     def prefixes(self, layer: Layer, outputs: Sequence[Array]) -> None:
         """The same layer after fewer steps, and the last step from the state before it."""

@@ -96,7 +96,7 @@ class Shaken(Arithmetic):
     def settled(self, mid: Array, rad: Array, may_overflow: NDArray[np.bool_] | None = None) -> "Ball":
         run: Run = vars(self)["run"]
         if may_overflow is not None:
-            each = np.broadcast_to(may_overflow, mid.shape).reshape(run.copies, run.batch, -1)
+            each = np.broadcast_to(may_overflow, mid.shape).reshape(run.copies, len(mid) // run.copies, -1)
             run.lost |= each.any(axis=(0, 2))
         signs = run.signs(mid.shape)
         # not just the product: the reference stays itself where a radius is infinite
@@ -115,13 +115,13 @@ class Run:
         self._fixed: dict[int, Array] = {}
 
     def signs(self, shape: tuple[int, ...]) -> Array:
-        """-1, 0 or 1. shape: (copies * batch, ..., n)."""
+        """-1, 0 or 1. shape: (copies * batch, ..., n), or of some rows of each copy."""
         n, half = shape[-1], self.copies // 2 + 1
         if n not in self._fixed:
             fixed = self.rng.choice([-1.0, 1.0], (half, n))
             fixed[0], fixed[1], fixed[2] = 0, 1, -1
             self._fixed[n] = fixed
-        signs = np.empty((self.copies, self.batch, *shape[1:]))
+        signs = np.empty((self.copies, shape[0] // self.copies, *shape[1:]))
         signs[:half] = self._fixed[n].reshape(half, *[1] * (len(shape) - 1), n)
         signs[half:] = self.rng.integers(0, 2, (self.copies - half, *signs.shape[1:])) * 2.0 - 1
         return signs.reshape(shape)

@@ -216,8 +216,8 @@ class GRUCell(Cell):
         p += self.b[0] if self.reset_after else self.b
         return p
 
-    def update(self, p: Any, h: Any, out: Array | None = None) -> tuple[Any]:
-        """p: (..., 3 units), h: (..., units) -> h_t: (..., units)."""
+    def gates_of(self, p: Any, h: Any) -> tuple[Any, Any]:
+        """z and n, (..., units) each. p: (..., 3 units), h: (..., units)."""
         s = self.recurrent_activation
         p_z, p_r, p_h = self.split(p)
         if self.reset_after:
@@ -225,11 +225,14 @@ class GRUCell(Cell):
             q += self.b[1]
             q_z, q_r, q_h = self.split(q)
             z, r = s(p_z + q_z), s(p_r + q_r)
-            n = self.activation(p_h + r * q_h)
-        else:
-            q_z, q_r = self.split(h.dot(self.Wh[: 2 * self.units].T))[:2]
-            z, r = s(p_z + q_z), s(p_r + q_r)
-            n = self.activation(p_h + (r * h).dot(self.Wh[2 * self.units :].T))
+            return z, self.activation(p_h + r * q_h)
+        q_z, q_r = self.split(h.dot(self.Wh[: 2 * self.units].T))[:2]
+        z, r = s(p_z + q_z), s(p_r + q_r)
+        return z, self.activation(p_h + (r * h).dot(self.Wh[2 * self.units :].T))
+
+    def update(self, p: Any, h: Any, out: Array | None = None) -> tuple[Any]:
+        """p: (..., 3 units), h: (..., units) -> h_t: (..., units)."""
+        z, n = self.gates_of(p, h)
         return (delivered(blend(z, h, n), out),)
 
 

@@ -68,7 +68,23 @@ class Bidirectional(Layer):
 
     def forward(self, x: Any, mask: Mask | None, states: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
         (y_f, s_f), (y_b, s_b) = (layer.forward(x, mask, own) for layer, own in self.shares(states))
-        return self.merge(y_f, y_b[:, ::-1] if self.return_sequences else y_b), (*s_f, *s_b)
+        return self.merge(y_f, self.turned(y_b)), (*s_f, *s_b)
+
+    def turned(self, y: Any) -> Any:
+        """The backward layer's output, from its order of processing to that of time or back."""
+        return y[:, ::-1] if self.return_sequences else y
+
+    def apart(self, outputs: Sequence[Array]) -> tuple[Array, Array, tuple[Array, ...]] | None:
+        """What a call returned as the output of each direction, in its own order of processing, and the states; None
+        where the merge does not keep the directions apart."""
+        if self.merge_mode is None:
+            f, b, *states = outputs
+        elif self.merge_mode == "concat":
+            y, *states = outputs
+            f, b = y[..., : self.directions[0].units], y[..., self.directions[0].units :]
+        else:
+            return None
+        return f, self.turned(b), tuple(states)
 
     def merge(self, f: Any, b: Any) -> Any:
         if self.merge_mode is None:
