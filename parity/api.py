@@ -1,5 +1,6 @@
 """The check: a Keras layer and a candidate, what is asked of both, and the Report on it."""
 
+import difflib
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,10 +14,13 @@ from parity.adapters import keras as adapter
 from parity.adapters.keras_files import load_model
 from parity.candidates import Answer, Candidate, Outputs, as_candidate, scratch
 from parity.cases import Case, case_id, companions, draw_inputs, generator, leading, probes, state_kept
+from parity.diagnosis import Diagnosis, blind_spots, diagnose
 from parity.errors import CandidateError, InputError, UnsupportedError
+from parity.facts import facts, stale_cause
 from parity.findings import Finding, Tally, Tolerance
 from parity.judge import Asker, examine, judge_answer, rejudge
-from parity.report import VERDICTS, CaseReport, Divergence, LayerReport, Report
+from parity.mistakes import MISTAKES
+from parity.report import VERDICTS, Blind, CaseReport, Cause, Divergence, LayerReport, Report
 from parity.rounding import NARROWER
 from rnn_scratch import Sequential
 from rnn_scratch.layers import Layer
@@ -36,6 +40,8 @@ def check(
     seed: int = 0,
     atol: float = 0.0,
     rtol: float = 0.0,
+    strict: bool = False,
+    only_mistake: str | None = None,
 ) -> Report:
     """Is the candidate the same function as the Keras layer, within what rounding explains?
 
@@ -48,6 +54,8 @@ def check(
     input_shape: (timesteps, input_dim), where x is not given.
     mask: (batch, timesteps), true where a step counts. initial_state: (batch, units). seed: of all that is drawn.
     atol, rtol: widen each radius to at least atol + rtol |expected|; such a verdict is not proved.
+    strict: a PASS that a known mistake would have got as well is INCONCLUSIVE. only_mistake: the id of the only mistake
+        that is looked for.
 
     A candidate that can be called is asked for more than x: short and long sequences, other batch sizes, masks and
     states where it takes them, probes that leave rounding nothing to do, and the first question once again. Keras's own
@@ -57,6 +65,7 @@ def check(
     """
     tolerance = make_tolerance(atol, rtol)
     check_shape_and_seed(input_shape, seed)
+    check_mistake(only_mistake)
     asked = as_candidate(candidate)
     if isinstance(keras_layer, str | os.PathLike):
         keras_layer = load_model(os.fspath(keras_layer))
@@ -72,7 +81,7 @@ def check(
     case = make_case(own, x, shape, adapter.static_input_shape(keras_layer), mask, initial_state, seed)
     for name in needs(case) - asked.takes:
         raise CandidateError(f"candidate: this case has {name}; expected a function with a parameter of that name")
-    survey = Survey(asked, tolerance, seed)
+    survey = Survey(asked, tolerance, seed, strict, only_mistake)
     result = survey.ask(adapter.Oracle(keras_layer, own), case, thorough=True)
     told = ["the Keras layer was not built: it was given random weights and biases"] if built else []
     result = replace(result, notes=(*told, *adapter.notes_on(keras_layer), *result.notes))
@@ -103,6 +112,8 @@ def check_grid(
     seed: int = 0,
     atol: float = 0.0,
     rtol: float = 0.0,
+    strict: bool = False,
+    only_mistake: str | None = None,
     done: Callable[[CaseReport], None] = lambda result: None,
 ) -> Report:
     """The built-in cases, Keras against the candidate: a function with a parameter `layer`, or None for rnn_scratch.
@@ -110,12 +121,13 @@ def check_grid(
     cases: of `parity.cases.grid`. done: called with each case's result as it comes. An error in one case is that
     case's alone. Raises CandidateError for a candidate without `layer`: the grid changes the weights.
     """
+    check_mistake(only_mistake)
     asked = as_candidate(scratch if candidate is None else candidate)
     if "layer" not in asked.takes:
         raise CandidateError(
             "candidate: the grid changes weights, so it needs a function with a parameter `layer`; or name a model"
         )
-    survey = Survey(asked, make_tolerance(atol, rtol), seed)
+    survey = Survey(asked, make_tolerance(atol, rtol), seed, strict, only_mistake)
     results = []
     for case in cases:
         if missing := sorted(needs(case) - asked.takes):
@@ -144,6 +156,13 @@ def make_tolerance(atol: float, rtol: float) -> Tolerance:
         if not (np.isfinite(value) and value >= 0):
             raise InputError(f"{name}: expected a finite number, 0 or more; received {value}")
     return Tolerance(float(atol), float(rtol))
+
+
+def check_mistake(name: str | None) -> None:
+    if name is not None and name not in MISTAKES:
+        near = difflib.get_close_matches(name, MISTAKES, n=3) or [known for known in MISTAKES if name in known][:3]
+        hint = f"; the nearest are {', '.join(near)}" if near else f"; known are {', '.join(MISTAKES)}"
+        raise InputError(f"only_mistake: no mistake has the id {name!r}{hint}")
 
 
 def check_shape_and_seed(input_shape: Any, seed: Any) -> None:
@@ -211,6 +230,8 @@ class Survey:
     candidate: Candidate
     tolerance: Tolerance
     seed: int
+    strict: bool = False
+    only_mistake: str | None = None
     skipped: dict[str, int] = field(default_factory=dict)
     refused: dict[str, list[str]] = field(default_factory=dict)
     asked: list[Case] = field(default_factory=list)
@@ -329,7 +350,37 @@ class Survey:
 
     def report(self, results: Sequence[CaseReport], environment: Mapping[str, str] | None = None) -> Report:
         keras = adapter.environment() if environment is None else environment
-        return Report(tuple(results), tuple(self.not_asked()), {**reports.environment(), **keras})
+        report = Report(tuple(results), tuple(self.not_asked()), {**reports.environment(), **keras}, strict=self.strict)
+        if report.verdict == "FAIL":
+            return self.diagnosed(report)
+        return replace(report, blind=self.blind()) if report.verdict == "PASS" else report
+
+    def kinds(self) -> Iterator[tuple[str, list[Finding]]]:
+        """What was found, for each kind of layer by itself: a port is of one."""
+        for kind in dict.fromkeys(finding.case.layer.kind for _, finding in self.found):
+            yield kind, [finding for _, finding in self.found if finding.case.layer.kind == kind]
+
+    def diagnosed(self, report: Report) -> Report:
+        causes: list[Cause] = []
+        known: list[str] = []
+        for _, findings in self.kinds():
+            if not any(finding.verdict == "FAIL" for finding in findings):
+                continue
+            found = diagnose(findings, self.only_mistake)
+            explained = found.causes or (() if self.only_mistake else stale_cause(findings))
+            causes += explained
+            if not explained:
+                known += [self.no_cause(found), *facts(findings)]
+        return replace(report, causes=tuple(dict.fromkeys(causes)), known=tuple(dict.fromkeys(known)))
+
+    def no_cause(self, found: Diagnosis) -> str:
+        if self.only_mistake:
+            return f"cause: not {self.only_mistake}; no other mistake was looked for"
+        early = " (of pairs of mistakes not all were tried, for want of time)" if found.stopped else ""
+        return f"cause: none of the known mistakes{early}"
+
+    def blind(self) -> tuple[Blind, ...]:
+        return tuple(blind for _, findings in self.kinds() for blind in blind_spots(findings, self.only_mistake))
 
     def not_asked(self) -> Iterator[str]:
         """What these questions could not have shown, because nobody put them."""

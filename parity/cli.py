@@ -52,6 +52,11 @@ def cli() -> None:
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all that is drawn.")
 @click.option("--atol", type=float, default=0.0, help="Granted beside rounding; the verdict is then not proved.")
 @click.option("--rtol", type=float, default=0.0, help="Likewise, relative to what is expected.")
+@click.option("--strict", is_flag=True, help="A PASS that a known mistake would have got too is INCONCLUSIVE.")
+@click.option("--only-mistake", metavar="ID", help="Look for that mistake alone.")
+@click.option(
+    "--save-failure", metavar="CASE.npz", help="Write the smallest case that fails; `parity check` replays it."
+)
 @click.option("--json", "json_path", metavar="FILE", help="Write the report there as JSON.")
 @click.option(
     "--layer",

@@ -43,6 +43,7 @@ class Tally:
     outside: int = 0
     undecided: int = 0
     widest: float = 0.0
+    kept: list[tuple[int, Array, Array]] | None = None
     first: dict[str, Any] | None = None
 
     @property
@@ -54,6 +55,8 @@ class Tally:
         finite and `classes` is not given: 0 where NaN or infinity agree, NaN where nobody can tell, 1 for a number."""
         difference = np.abs(got - mid)
         ratio = difference / rad
+        if self.kept is not None:
+            self.kept.append((timestep, got - mid, np.broadcast_to(rad, got.shape)))
         if classes is not None:
             ratio = np.where(classes == 1, np.where(np.isnan(ratio), np.inf, ratio), classes)
             difference = np.where(classes == 1, np.where(np.isnan(difference), np.inf, difference), 0)

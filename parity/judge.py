@@ -61,10 +61,11 @@ def judge_answer(
     arithmetic: Arithmetic | None = None,
     asker: "Asker | None" = None,
     start: tuple[Array, ...] | None = None,
+    proof: Tally | None = None,
 ) -> Finding:
     """One answer judged. asker: whom more may be asked. start: states that the candidate itself returned before, from
-    which the call starts, if not from the case's own."""
-    finding = Finding(case, notes=list(answer.notes), answers=(answer,))
+    which the call starts, if not from the case's own. proof: the tally to add to, if not a new one."""
+    finding = Finding(case, notes=list(answer.notes), proof=proof or Tally(), answers=(answer,))
     answer = viewed(case, answer, finding)
     finding.wrong = finding.wrong or wrong_structure(case, answer)
     if finding.wrong:
@@ -136,7 +137,7 @@ def judge_calls(case: Case, answers: Sequence[Answer], tolerance: Tolerance) -> 
             return finding
         start = ended(call, answers[n - 1]) if kept else None
         blind = kept and start is None
-        if layer.stateful:
+        if layer.stateful and ended(call, answer) is None:
             states = on_from(call, answer, states, finding, tolerance, n * steps, compare=blind)
         if not blind:
             found = judge_answer(call, answer, tolerance, start=start)

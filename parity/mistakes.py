@@ -32,7 +32,8 @@ class Mistake:
     id: the name in reports. what: what the port does, and what Keras does. fix: what to do about it. source: where it
     was seen. variants: the wrong Cases for a right one, by what tells one from another ("" where there is one); none
     where the mistake does not apply. hides: why a case that it applies to may not show it. drawn: its wrong values are
-    drawn at random, so that a candidate can have made it and yet not have those.
+    drawn at random, so that a candidate can have made it and yet not have those. mixes_rows: what it makes of one batch
+    row depends on the others.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Mistake:
     variants: Callable[[Case], Variants] = field(repr=False)
     hides: Callable[[Case], str | None] = field(default=lambda case: None, repr=False)
     drawn: bool = False
+    mixes_rows: bool = False
 
 
 MISTAKES: dict[str, Mistake] = {}
@@ -689,6 +691,7 @@ def last_step_only_wrong_end(case: Case) -> Variants:
     "the port reads (batch, timesteps, ...) as (timesteps, batch, ...)",
     "give the batch axis first, or transpose the first two axes of the inputs and of the outputs",
     "coremltools#303",
+    mixes_rows=True,
 )
 def time_major(case: Case) -> Variants:
     batch, steps = case.batch, case.timesteps
@@ -741,6 +744,7 @@ def state_reset_between_calls(case: Case) -> Variants:
     "keep a state of its own for every batch row",
     "onnxruntime PR#3893",
     hides=one_row,
+    mixes_rows=True,
 )
 def state_leaks_across_batch(case: Case) -> Variants:
     if case.batch == 1 or case.calls > 1:

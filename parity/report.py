@@ -128,18 +128,83 @@ class CaseReport:
 
 
 @dataclass(frozen=True)
+class Cause:
+    """A mistake, or two together, of which the candidate is within rounding.
+
+    id: of the mistake; "a + b" for two. what: what the port does. fix: what to do about it. detail: which variant.
+    largest: the candidate's largest |difference| from the wrong layer, in radii. apart: what would tell this cause from
+    the others that explain the same answers.
+    """
+
+    id: str
+    what: str
+    fix: str
+    source: str = ""
+    detail: str = ""
+    largest: float = 0.0
+    apart: str = ""
+
+    def __str__(self) -> str:
+        detail = f" ({self.detail})" if self.detail else ""
+        return (
+            f"cause: {self.id}: {self.what}{detail}. With that changed every element is within rounding "
+            f"(largest {self.largest:.2g} radii).\nfix: {self.fix}."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**vars(self), "largest": plain(self.largest)}
+
+
+@dataclass(frozen=True)
+class Blind:
+    """A mistake that would have passed too. same: it is the same function with these weights. why: what hides it."""
+
+    id: str
+    what: str
+    why: str = ""
+    same: bool = False
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.id} ({self.why})" if self.why else self.id
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
 class Report:
-    """Of one or several cases: their verdict together, what was not asked, and with what it was computed."""
+    """Of one or several cases: their verdict together, what was not asked, and with what it was computed.
+
+    causes: of a FAIL, the mistakes that explain it; known: what else is known of it. blind: of a PASS, the mistakes
+    that would have passed too. strict: such a mistake makes it INCONCLUSIVE. smallest: the smallest case that fails.
+    """
 
     cases: tuple[CaseReport, ...]
     not_asked: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    causes: tuple[Cause, ...] = ()
+    known: tuple[str, ...] = ()
+    blind: tuple[Blind, ...] = ()
+    strict: bool = False
+    smallest: str = ""
 
     @property
     def verdict(self) -> str:
         """ERROR before FAIL before INCONCLUSIVE before PASS; ERROR where there is no case."""
         found = {case.verdict for case in self.cases}
-        return next((verdict for verdict in VERDICTS if verdict in found), "ERROR")
+        worst = next((verdict for verdict in VERDICTS if verdict in found), "ERROR")
+        return "INCONCLUSIVE" if worst == "PASS" and self.strict and self.not_visible else worst
+
+    @property
+    def not_visible(self) -> tuple[Blind, ...]:
+        """The mistakes that this data could not show."""
+        return tuple(blind for blind in self.blind if not blind.same)
+
+    @property
+    def no_difference(self) -> tuple[Blind, ...]:
+        """The mistakes that make no difference with these weights."""
+        return tuple(blind for blind in self.blind if blind.same)
 
     @property
     def worst(self) -> float | None:
@@ -167,6 +232,11 @@ class Report:
             "verdict": self.verdict,
             "environment": dict(self.environment),
             "cases": [case.to_dict() for case in self.cases],
+            "causes": [cause.to_dict() for cause in self.causes],
+            "known": list(self.known),
+            "smallest": self.smallest,
+            "not_visible": [blind.to_dict() for blind in self.not_visible],
+            "no_difference": [blind.to_dict() for blind in self.no_difference],
             "not_asked": list(self.not_asked),
             "counts": self.counts,
         }
@@ -190,10 +260,26 @@ class Report:
             lines.append(f"{self.verdict}  {len(self.cases)} cases: {counts}{self._largest()}")
         if marks := self._marks():
             lines.append(f"every FAIL, and no PASS, has one of: {', '.join(marks)}")
+        lines += self._explained()
         if self.verdict in ("PASS", "FAIL"):
             lines.append(self._proof())
         lines += [f"not asked: {'; '.join(self.not_asked)}"] if self.not_asked else []
         return [*lines, ", ".join(f"{name} {value}" for name, value in self.environment.items())]
+
+    def _explained(self) -> list[str]:
+        """Of a FAIL its causes, of a PASS what would have passed too."""
+        lines = [str(cause) for cause in self.causes]
+        lines += [f"these causes explain the same answers: {self.causes[0].apart}"] if len(self.causes) > 1 else []
+        lines += self.known
+        lines += [f"smallest case that fails: {self.smallest}"] if self.smallest else []
+        if self.strict and self.not_visible:
+            lines.append("INCONCLUSIVE, because of --strict: a known mistake would not have shown")
+        for what, blind in (
+            ("not visible in this check", self.not_visible),
+            ("no difference with these weights", self.no_difference),
+        ):
+            lines += [f"{what}: {'; '.join(map(str, blind))}"] if blind else []
+        return lines
 
     def _marks(self) -> list[str]:
         """The parts of ids that tell the failing cases from the passing ones, if some do."""
