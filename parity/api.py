@@ -267,7 +267,7 @@ class Survey:
                 findings.append(found)
         result = summarize(case, findings, self.tolerance)
         if result.verdict == "FAIL" and result.proved and case.layer.dtype == np.float32:
-            result = replace(result, notes=(*result.notes, *self.compatible([found.case for found, _ in findings])))
+            result = replace(result, notes=(*result.notes, *self.compatible([found for found, _ in findings])))
         self.found += [(result, found) for found, _ in findings]
         return result
 
@@ -279,14 +279,22 @@ class Survey:
         keras = self.keras(oracle, case)
         findings = [(self.judged(case, answer, keras), keras)]
         if second is not None:
-            question = again(case)
-            found = rejudge(question, (answer, second), self.tolerance)
-            self.expect_the_same(case, findings[0][0], found)
-            found.disputed = findings[0][0].disputed
-            findings.append((found, Finding(question)))
+            found = self.once_more(case, findings[0][0], second)
+            findings.append((found, Finding(found.case)))
         elif self.candidate.callable:
             findings.append(self.examine(oracle, case.first(AGAIN_STEPS)))
         return findings
+
+    def once_more(self, case: Case, first: Finding, answer: Answer) -> Finding:
+        """The second answer to the same question, judged as the first was; with it, two calls one after another."""
+        if distance(*(a.outputs or (a.sequence,) for a in (first.answers[0], answer))) == 0:
+            found = replace(first)
+        else:
+            found = judge_answer(case, answer, self.tolerance, asker=Asker(self.candidate, case))
+            found.disputed = first.disputed
+        found.case, found.answers = again(case), (first.answers[0], answer)
+        self.expect_the_same(case, first, found)
+        return found
 
     def expect_the_same(self, case: Case, first: Finding, second: Finding) -> None:
         """CandidateError for one that draws its answers: they differ by more than rounding, and go on differing. What
@@ -307,15 +315,13 @@ class Survey:
                 "without a seed?), so nothing can be concluded"
             )
 
-    def compatible(self, questions: Sequence[Case]) -> Iterator[str]:
+    def compatible(self, findings: Sequence[Finding]) -> Iterator[str]:
         """Which narrower arithmetic would explain the answers, if one does and is not as wide as the signal."""
-        if any(case.calls > 1 for case in questions):
+        if any(finding.case.layer.stateful for finding in findings):
             return
+        asked = [finding for finding in findings if finding.case.calls == 1]
         for name, arithmetic in NARROWER.items():
-            try:
-                found = [examine(self.candidate, case, self.tolerance, arithmetic) for case in questions]
-            except CandidateError:
-                return
+            found = [judge_answer(f.case, f.answers[0], self.tolerance, arithmetic) for f in asked]
             if found and all(finding.verdict == "PASS" for finding in found):
                 worst = max(finding.tally.worst for finding in found)
                 yield f"compatible with {name} (largest {worst:.2g} radii), which is neither a pass nor a cause"

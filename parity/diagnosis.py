@@ -98,7 +98,7 @@ class Diagnosis:
     stopped: bool = False
 
 
-def diagnose(findings: Iterable[Finding], only: str | None = None, seconds: float = SECONDS) -> Diagnosis:
+def diagnose(findings: Iterable[Finding], only: str | None = None, seconds: float | None = None) -> Diagnosis:
     """Which mistakes, or pairs of them, explain what was found. only: no other one than that is tried."""
     questions = asked(findings)
     if not questions or not questions[0].failed:
@@ -110,7 +110,7 @@ def diagnose(findings: Iterable[Finding], only: str | None = None, seconds: floa
     found |= {(key,): largest for key in every if (largest := suspects.explain([key])) is not None}
     if found or only:
         return Diagnosis(named(questions, found))
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + (SECONDS if seconds is None else seconds)
     for pair in suspects.pairs([key for key in every if is_common(key[0])]):
         if time.monotonic() > deadline:
             return Diagnosis(named(questions, found), stopped=True)

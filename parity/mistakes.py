@@ -74,16 +74,15 @@ def enter(name: str, change: Change | dict[str, Change], what: str, fix: str, so
 # --- what hides mistakes ---
 
 
+def every_layer(layer: Layer) -> Iterator[Layer]:
+    """A layer and all that it is made of."""
+    yield layer
+    for part in layer.parts.values():
+        yield from every_layer(part)
+
+
 def cells(case: Case) -> list[Cell]:
-    found: list[Cell] = []
-
-    def look(layer: Layer) -> None:
-        found.extend([layer.cell] if isinstance(layer, Recurrent) else [])
-        for part in layer.parts.values():
-            look(part)
-
-    look(case.layer)
-    return found
+    return [layer.cell for layer in every_layer(case.layer) if isinstance(layer, Recurrent)]
 
 
 def symmetric(case: Case) -> str | None:
@@ -989,12 +988,22 @@ def merged_by(mode: str | None) -> Change:
     return both_directions(change)
 
 
-enter(
+@mistake(
     "merge-mode-wrong",
-    {f"{mode}": merged_by(mode) for mode in ("concat", "sum", "mul", "ave")},
     "the port merges the two directions in another way than the layer's merge_mode",
     "merge as the layer's merge_mode says",
 )
+def merge_mode_wrong(case: Case) -> Variants:
+    """Inside a model the width must stay: what comes next would refuse another."""
+    modes = ("concat", "sum", "mul", "ave") if isinstance(case.layer, Bidirectional) else ("sum", "mul", "ave")
+    found = {key: new for mode in modes for key, new in each(case, merged_by(mode), mode).items()}
+    return found if isinstance(case.layer, Bidirectional) or single_width(case) else {}
+
+
+def single_width(case: Case) -> bool:
+    """Whether every Bidirectional layer in it has a merge mode that leaves the width."""
+    modes = [layer.merge_mode for layer in every_layer(case.layer) if isinstance(layer, Bidirectional)]
+    return not set(modes) & {"concat", None}
 
 
 def unzeroed(layer: Bidirectional) -> Layer | None:
@@ -1019,15 +1028,14 @@ def rearranged(case: Case, parts: dict[str, Layer]) -> Case | None:
     assert isinstance(case.layer, Sequential)
     model = Sequential(list(parts.values()), name=case.layer.name)
     model.parts = parts
-    shape: tuple[int, ...] = case.x.shape
+    few = case.x[:1]
     try:
-        for layer in parts.values():
-            layer.check_inputs(np.broadcast_to(layer.dtype.type(0), shape))
-            shape = layer.output_shapes(shape)[0]
-        fits = [model.output_shapes(case.x.shape)] == [case.layer.output_shapes(case.x.shape)]
+        with np.errstate(all="ignore"):
+            y = model(few)
     except (ValueError, IndexError, TypeError):
         return None
-    return replace(case, layer=model) if fits else None
+    shapes = tuple(array.shape for array in (y if isinstance(y, tuple) else (y,)))
+    return replace(case, layer=model) if shapes == case.layer.output_shapes(few.shape) else None
 
 
 def stack(case: Case) -> dict[str, Layer]:

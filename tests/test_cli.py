@@ -214,7 +214,8 @@ def test_bad_input_is_one_line_and_status_2(run, arguments, expected):
 def test_json(run, files):
     status, _, _ = run("check", SEQUENCE, "--inputs", "x.npy", "--outputs", "wrong.npy", "--json", "report.json")
     report = json.loads((files / "report.json").read_text())
-    assert list(report) == ["schema", "verdict", "environment", "cases", "not_asked", "counts"]
+    explained = ["causes", "known", "smallest", "not_visible", "no_difference"]
+    assert list(report) == ["schema", "verdict", "environment", "cases", *explained, "not_asked", "counts"]
     assert (status, report["schema"], report["verdict"]) == (1, 1, "FAIL")
     assert {"keras", "tensorflow", "numpy", "backend"} <= set(report["environment"])
     (case,) = report["cases"]
