@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from parity import files
 from parity import report as reports
 from parity.adapters import keras as adapter
 from parity.adapters.keras_files import load_model
@@ -22,6 +23,7 @@ from parity.judge import Asker, examine, judge_answer, rejudge
 from parity.mistakes import MISTAKES
 from parity.report import VERDICTS, Blind, CaseReport, Cause, Divergence, LayerReport, Report
 from parity.rounding import NARROWER
+from parity.shrink import described, shrink
 from rnn_scratch import Sequential
 from rnn_scratch.layers import Layer
 
@@ -127,7 +129,32 @@ def check_grid(
         raise CandidateError(
             "candidate: the grid changes weights, so it needs a function with a parameter `layer`; or name a model"
         )
-    survey = Survey(asked, make_tolerance(atol, rtol), seed, strict, only_mistake)
+    return check_cases(asked, cases, Survey(asked, make_tolerance(atol, rtol), seed, strict, only_mistake), done)
+
+
+def check_file(
+    candidate: Any,
+    path: str,
+    *,
+    seed: int = 0,
+    atol: float = 0.0,
+    rtol: float = 0.0,
+    strict: bool = False,
+    only_mistake: str | None = None,
+) -> Report:
+    """The cases of a file that `save_failure` wrote, once more. The candidate: as for `check`."""
+    check_mistake(only_mistake)
+    cases = files.load(path)
+    asked = as_candidate(scratch if candidate is None else candidate)
+    return check_cases(asked, cases, Survey(asked, make_tolerance(atol, rtol), seed, strict, only_mistake))
+
+
+def check_cases(
+    asked: Candidate,
+    cases: Sequence[Case],
+    survey: "Survey",
+    done: Callable[[CaseReport], None] = lambda result: None,
+) -> Report:
     results = []
     for case in cases:
         if missing := sorted(needs(case) - asked.takes):
@@ -377,7 +404,17 @@ class Survey:
             causes += explained
             if not explained:
                 known += [self.no_cause(found), *facts(findings)]
-        return replace(report, causes=tuple(dict.fromkeys(causes)), known=tuple(dict.fromkeys(known)))
+        report = replace(report, causes=tuple(dict.fromkeys(causes)), known=tuple(dict.fromkeys(known)))
+        smallest = self.smallest()
+        return report if smallest is None else replace(report, smallest=described(smallest), failure=smallest)
+
+    def smallest(self) -> Case | None:
+        """The smallest case that fails; of what cannot be asked again, the case itself."""
+        failed = [f for _, f in self.found if f.verdict == "FAIL" and f.case.calls == 1]
+        if not failed:
+            return None
+        case = min(failed, key=lambda f: f.case.x.size * f.case.layer.units).case
+        return shrink(self.candidate, case, self.tolerance) if self.candidate.callable else failed[0].case
 
     def no_cause(self, found: Diagnosis) -> str:
         if self.only_mistake:

@@ -5,12 +5,10 @@ import json
 import logging
 import os
 import sys
-import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import click
@@ -86,29 +84,62 @@ def check(model: str | None, json_path: str | None, listing: bool, verbose: bool
     from parity.cases import AXES, grid
 
     select = {name: options[name] for name in AXES if options[name] is not None}
-    with written(json_path) as write:
-        if listing:
-            for case in grid(select, options["only"], options["seed"]):
-                click.echo(case.id)
-            return 0
+    if listing:
+        for case in grid(select, options["only"], options["seed"]):
+            click.echo(case.id)
+        return 0
+    from parity.files import packed, writing
+
+    failure_path = options["save_failure"]
+    with writing(json_path, "--json") as write, writing(failure_path, "--save-failure") as write_failure:
         quiet()
+        ask: Any = check_grid if model is None else check_file if model.endswith(".npz") else check_model
         try:
-            report = check_model(model, select, options) if model else check_grid(select, options)
+            report = ask(model, select, options)
         except ParityError as error:
-            write(failure(model or "grid", error))
+            write(as_json(failure(model or "grid", error)))
             raise
-        write(report)
+        write(as_json(report))
+        if report.failure is not None:
+            write_failure(packed([report.failure]))
     show(report, verbose)
     return int(report.exit_status)
+
+
+ALWAYS = ("seed", "atol", "rtol", "strict", "only_mistake")
+"""The options that mean the same whatever is checked."""
+
+
+def always(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: options[name] for name in ALWAYS}
+
+
+def refuse_selection(select: dict[str, Any], options: dict[str, Any]) -> None:
+    if select or options["only"]:
+        name = next(iter(select), "case").replace("_", "-")
+        raise InputError(f"--{name} selects cases of the grid; with a model, give --inputs or --input-shape")
+
+
+def refuse(options: dict[str, Any], what: str, *given: str) -> None:
+    for name in given:
+        if options[name]:
+            raise InputError(f"--{name.replace('_', '-')}: expected a model to go with it; {what}")
+
+
+def check_file(path: str, select: dict[str, Any], options: dict[str, Any]) -> Any:
+    from parity import api
+    from parity.candidates import load
+
+    refuse_selection(select, options)
+    refuse(options, "the file has its own", "inputs", "outputs", "mask", "initial_state", "input_shape")
+    return api.check_file(load(options["candidate"]) if options["candidate"] else None, path, **always(options))
 
 
 def check_model(model: str, select: dict[str, Any], options: dict[str, Any]) -> Any:
     from parity import api
     from parity.candidates import load, scratch
 
-    if select or options["only"]:
-        name = next(iter(select), "case").replace("_", "-")
-        raise InputError(f"--{name} selects cases of the grid; with a model, give --inputs or --input-shape")
+    refuse_selection(select, options)
     if options["outputs"] and options["candidate"]:
         raise InputError("--outputs and --candidate: expected one of them")
     if options["outputs"] and not options["inputs"]:
@@ -123,27 +154,21 @@ def check_model(model: str, select: dict[str, Any], options: dict[str, Any]) -> 
         input_shape=options["input_shape"],
         mask=load_array("--mask", options["mask"]),
         initial_state=load_array("--initial-state", options["initial_state"]),
-        seed=options["seed"],
-        atol=options["atol"],
-        rtol=options["rtol"],
+        **always(options),
     )
 
 
-def check_grid(select: dict[str, Any], options: dict[str, Any]) -> Any:
+def check_grid(model: None, select: dict[str, Any], options: dict[str, Any]) -> Any:
     from parity import api
     from parity.candidates import load
     from parity.cases import grid
 
-    for name in ("inputs", "outputs", "mask", "initial_state", "input_shape"):
-        if options[name]:
-            raise InputError(f"--{name.replace('_', '-')}: expected a model to go with it; the grid draws its own")
+    refuse(options, "the grid draws its own", "inputs", "outputs", "mask", "initial_state", "input_shape")
     one = bool(options["candidate"]) and "layer" not in select  # a port is a port of one layer
     cases = grid({"layer": ["simple_rnn"], **select} if one else select, options["only"], options["seed"])
     candidate = load(options["candidate"]) if options["candidate"] else None
     with progress(len(cases)) as done:
-        report = api.check_grid(
-            candidate, cases, seed=options["seed"], atol=options["atol"], rtol=options["rtol"], done=done
-        )
+        report = api.check_grid(candidate, cases, **always(options), done=done)
     others = ("lstm and gru: --layer names what the candidate is a port of",) if one else ()
     return replace(report, not_asked=(*others, *report.not_asked))
 
@@ -177,40 +202,8 @@ def progress(total: int) -> Iterator[Callable[[Any], None]]:
         yield lambda result: bar.update(task, advance=1, description=result.id)
 
 
-@contextlib.contextmanager
-def written(path: str | None) -> Iterator[Callable[[Any], None]]:
-    """A function that writes a report as JSON, whole or not at all. Whether it can is found out before the work."""
-    if path is None:
-        yield lambda report: None
-        return
-    target = Path(path)
-    try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    except OSError as error:
-        raise InputError(f"--json: {path}: cannot be written: {error.strerror}") from None
-    if target.is_dir():
-        os.close(handle)
-        os.unlink(temporary)
-        raise InputError(f"--json: {path}: expected a file; it is a folder")
-
-    def write(report: Any) -> None:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(report.to_dict(), file, indent=1, allow_nan=False)
-            file.write("\n")
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
-
-    try:
-        yield write
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def as_json(report: Any) -> bytes:
+    return (json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n").encode()
 
 
 def failure(what: str, error: ParityError) -> Any:

@@ -177,7 +177,8 @@ class Report:
     """Of one or several cases: their verdict together, what was not asked, and with what it was computed.
 
     causes: of a FAIL, the mistakes that explain it; known: what else is known of it. blind: of a PASS, the mistakes
-    that would have passed too. strict: such a mistake makes it INCONCLUSIVE. smallest: the smallest case that fails.
+    that would have passed too. strict: such a mistake makes it INCONCLUSIVE. smallest: the smallest case that fails,
+    in words; failure: that Case.
     """
 
     cases: tuple[CaseReport, ...]
@@ -188,6 +189,7 @@ class Report:
     blind: tuple[Blind, ...] = ()
     strict: bool = False
     smallest: str = ""
+    failure: Any = field(default=None, repr=False, compare=False)
 
     @property
     def verdict(self) -> str:
