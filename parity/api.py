@@ -3,6 +3,7 @@
 import difflib
 import itertools
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -29,6 +30,8 @@ from rnn_scratch.layers import Layer
 
 DRAWN_BATCH, DRAWN_TIMESTEPS = 4, 50
 AGAIN_STEPS = 1000
+CASE_BY_CASE = 4.0
+"""Seconds for the causes of single cases of the grid, where nothing explains all of them."""
 
 
 def check(
@@ -400,7 +403,9 @@ class Survey:
             if not any(finding.verdict == "FAIL" for finding in findings):
                 continue
             found = diagnose(findings, self.only_mistake)
-            explained = found.causes or (() if self.only_mistake else stale_cause(findings))
+            explained = (
+                found.causes or (() if self.only_mistake else stale_cause(findings)) or self.case_by_case(findings)
+            )
             causes += explained
             if not explained:
                 known += [self.no_cause(found), *facts(findings)]
@@ -415,6 +420,31 @@ class Survey:
             return None
         case = min(failed, key=lambda f: f.case.x.size * f.case.layer.units).case
         return shrink(self.candidate, case, self.tolerance) if self.candidate.callable else failed[0].case
+
+    def case_by_case(self, findings: Sequence[Finding]) -> tuple[Cause, ...]:
+        """The causes of single cases, where nothing explains all: a port may have made several mistakes. The small
+        cases first, as many as time allows."""
+        groups: dict[str, list[Finding]] = {}
+        for report, finding in self.found:
+            if report.verdict == "FAIL" and finding.case.layer.kind == findings[0].case.layer.kind:
+                groups.setdefault(report.id, []).append(finding)
+        cases = sorted(groups.values(), key=lambda several: several[0].case.x.size * several[0].case.layer.units)
+        if len(cases) < 2:
+            return ()
+        deadline, looked, found = time.monotonic() + CASE_BY_CASE, 0, dict[str, list[Cause]]()
+        for several in cases:
+            if time.monotonic() > deadline:
+                break
+            looked += 1
+            for cause in diagnose(several, self.only_mistake, seconds=0).causes:
+                found.setdefault(cause.id, []).append(cause)
+        common = {name: several for name, several in found.items() if 10 * len(several) >= looked}
+        return tuple(
+            replace(
+                several[0], within=f"{len(several)} of {looked} cases looked at, of {len(cases)} that fail", apart=""
+            )
+            for _, several in sorted(common.items(), key=lambda item: -len(item[1]))
+        )
 
     def no_cause(self, found: Diagnosis) -> str:
         if self.only_mistake:

@@ -133,7 +133,7 @@ class Cause:
 
     id: of the mistake; "a + b" for two. what: what the port does. fix: what to do about it. detail: which variant.
     largest: the candidate's largest |difference| from the wrong layer, in radii. apart: what would tell this cause from
-    the others that explain the same answers.
+    the others that explain the same answers. within: of which cases it is the cause, if not of all.
     """
 
     id: str
@@ -143,11 +143,13 @@ class Cause:
     detail: str = ""
     largest: float = 0.0
     apart: str = ""
+    within: str = ""
 
     def __str__(self) -> str:
         detail = f" ({self.detail})" if self.detail else ""
+        within = f" in {self.within}" if self.within else ""
         return (
-            f"cause: {self.id}: {self.what}{detail}. With that changed every element is within rounding "
+            f"cause{within}: {self.id}: {self.what}{detail}. With that changed every element is within rounding "
             f"(largest {self.largest:.2g} radii).\nfix: {self.fix}."
         )
 
@@ -271,7 +273,8 @@ class Report:
     def _explained(self) -> list[str]:
         """Of a FAIL its causes, of a PASS what would have passed too."""
         lines = [str(cause) for cause in self.causes]
-        lines += [f"these causes explain the same answers: {self.causes[0].apart}"] if len(self.causes) > 1 else []
+        apart = next((cause.apart for cause in self.causes if cause.apart), "")
+        lines += [f"these causes explain the same answers: {apart}"] if apart else []
         lines += self.known
         lines += [f"smallest case that fails: {self.smallest}"] if self.smallest else []
         if self.strict and self.not_visible:
