@@ -15,7 +15,7 @@ from parity import report as reports
 from parity.adapters import keras as adapter
 from parity.adapters.keras_files import load_model
 from parity.candidates import Answer, Candidate, Outputs, as_candidate, scratch
-from parity.cases import Case, case_id, companions, draw_inputs, generator, leading, probes, state_kept
+from parity.cases import Case, case_id, companions, draw_inputs, generator, leading, probes, state_kept, two_calls
 from parity.diagnosis import Diagnosis, blind_spots, diagnose
 from parity.errors import CandidateError, InputError, UnsupportedError
 from parity.facts import facts, stale_cause
@@ -272,10 +272,12 @@ class Survey:
 
     def ask_or_error(self, case: Case) -> CaseReport:
         try:
-            layer = adapter.to_keras(case.layer)
+            layer = adapter.to_keras(case.layer, batch_size=case.batch if case.layer.stateful else None)
             own = adapter.from_keras(layer)  # with the precision and the rules for masks of the backend in use
+            own.reset_state()
             states = None if case.initial_state is None else tuple(s.astype(own.dtype) for s in case.initial_state)
-            here = replace(case, layer=own, x=case.x.astype(own.dtype), initial_state=states)
+            x = case.x.astype(own.dtype) if case.x.dtype.kind != "i" else case.x
+            here = replace(case, layer=own, x=x, initial_state=states)
             report = self.ask(adapter.Oracle(layer, own), here, thorough=False)
             return replace(report, notes=(*adapter.notes_on(layer), *report.notes))
         except (CandidateError, adapter.KerasError) as error:
@@ -361,6 +363,8 @@ class Survey:
         if self.candidate.callable:
             if thorough:
                 yield from companions(case, self.candidate.takes, self.seed)
+            if case.layer.stateful and case.calls == 1:
+                yield two_calls(case, self.seed)
             yield from probes(case, self.candidate.takes, self.seed)
 
     def examine(self, oracle: Candidate, case: Case) -> tuple[Finding, Finding]:
@@ -387,7 +391,7 @@ class Survey:
     def report(self, results: Sequence[CaseReport], environment: Mapping[str, str] | None = None) -> Report:
         keras = adapter.environment() if environment is None else environment
         report = Report(tuple(results), tuple(self.not_asked()), {**reports.environment(), **keras}, strict=self.strict)
-        if report.verdict == "FAIL":
+        if any(case.verdict == "FAIL" for case in results):
             return self.diagnosed(report)
         return replace(report, blind=self.blind()) if report.verdict == "PASS" else report
 

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.errors import InputError, MissingExtraError
-from rnn_scratch import Embedding, Masking, Sequential
+from rnn_scratch import Bidirectional, Dense, Embedding, Masking, Sequential
 from rnn_scratch.activations import ACTIVATIONS, Activation
 from rnn_scratch.cells import Cell, GRUCell, LSTMCell, SimpleRNNCell
 from rnn_scratch.layers import SETTINGS, Layer, Recurrent, recurrent
+from rnn_scratch.wrappers import MERGE_MODES
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
@@ -96,7 +97,7 @@ def generator(seed: int, name: str) -> np.random.Generator:
 # --- the grid ---
 
 AXES: dict[str, tuple[Any, ...]] = {
-    "layer": ("simple_rnn", "lstm", "gru"),
+    "layer": ("simple_rnn", "lstm", "gru", "bidirectional", "stack"),
     "batch": (1, 2, 8, 33),
     "timesteps": (1, 2, 3, 10, 100),
     "input_dim": (1, 4, 31),
@@ -118,6 +119,8 @@ VARIANTS: tuple[dict[str, Any], ...] = (
     {"use_bias": False},
     {"unroll": True},
     {"unroll": True, "mask": "mixed", "state": True},
+    {"square": True},
+    {"stateful": True},
     {"dtype": "float64"},
     {"dtype": "float16"},
     {"dtype": "bfloat16"},
@@ -144,14 +147,15 @@ CELLS: dict[str, tuple[type[Cell], tuple[dict[str, Any], ...]]] = {
 
 
 def grid(select: Mapping[str, Sequence[Any]] | None = None, only: str | None = None, seed: int = 0) -> list[Case]:
-    """The built-in cases: SimpleRNN, LSTM and GRU in every size, weight and setting, covered and not multiplied out.
+    """The built-in cases: SimpleRNN, LSTM and GRU in every size, weight and setting, covered and not multiplied out;
+    Bidirectional in every merge mode, and stacks of layers.
 
-    How chosen, for each of them: of batch, timesteps, input_dim, units, return_sequences and weights, every two values
-    of every two axes meet in some case (a greedy pairwise cover; the last output of a chaotic network only after few
-    steps). Then each setting and each activation in turn, as a sequence and as a last output, on a small shape of which
-    no two sizes are equal; activations without bounds get a recurrent kernel that does not grow. `select` narrows the
-    axes: the cover is made anew of what is left. `only` keeps the cases whose id matches that pattern. A case's data
-    follow from its id and the seed.
+    How chosen, for each of the three: of batch, timesteps, input_dim, units, return_sequences and weights, every two
+    values of every two axes meet in some case (a greedy pairwise cover; the last output of a chaotic network only after
+    few steps). Then each setting and each activation in turn, as a sequence and as a last output, on a small shape of
+    which no two sizes are equal; activations without bounds get a recurrent kernel that does not grow. `select` narrows
+    the axes: the cover is made anew of what is left. `only` keeps the cases whose id matches that pattern. A case's
+    data follow from its id and the seed.
 
     Raises InputError for a selection that no case meets.
     """
@@ -173,7 +177,24 @@ def grid(select: Mapping[str, Sequence[Any]] | None = None, only: str | None = N
     return kept
 
 
+WRAPPED: dict[str, tuple[dict[str, Any], ...]] = {
+    "bidirectional": (
+        *({"merge_mode": mode} for mode in MERGE_MODES),
+        *({"merge_mode": mode, "mask": "mixed", "state": True} for mode in MERGE_MODES),
+        {"merge_mode": "concat", "return_state": True},
+    ),
+    "stack": ({}, {"square": True}, {"masking": True}, {"tokens": True}),
+}
+"""Layers made of layers: the variants of each, all on the small shape, as a sequence and as a last output."""
+
+
 def _specifications(layer: str, axes: Mapping[str, Sequence[Any]]) -> Iterator[tuple[tuple[str, Any], ...]]:
+    if layer in WRAPPED:
+        small = {"layer": layer, **{name: _nearest(axes[name], value) for name, value in _SMALL.items()}}
+        for sequences in axes["return_sequences"] if "tanh" in axes["activation"] else ():
+            for variant in WRAPPED[layer]:
+                yield tuple({**small, "return_sequences": sequences, "activation": "tanh", **variant}.items())
+        return
     plain = {"layer": (layer,), **{name: axes[name] for name in _SHAPE}}
     if "tanh" in axes["activation"]:
         for row in pairwise_cover(plain, unless=undecidable):
@@ -182,6 +203,8 @@ def _specifications(layer: str, axes: Mapping[str, Sequence[Any]]) -> Iterator[t
     for sequences in axes["return_sequences"]:
         shape["return_sequences"] = sequences
         for variant in (*VARIANTS, *CELLS[layer][1]) if "tanh" in axes["activation"] else ():
+            if variant.get("square") and (shape["input_dim"], shape["units"]) != (4, 8):
+                continue  # other sizes were asked for
             yield tuple({**shape, "activation": "tanh", **variant}.items())
         short = {} if sequences else {"timesteps": _nearest(axes["timesteps"], 3)}  # a last output that bounds reach
         for activation in axes["activation"]:
@@ -221,7 +244,9 @@ def pairwise_cover(
 def _build(spec: dict[str, Any], seed: int) -> Case:
     name = _id(spec)
     rng = generator(seed, name)
-    batch, timesteps, input_dim, units = (spec[axis] for axis in ("batch", "timesteps", "input_dim", "units"))
+    if spec["layer"] in WRAPPED:
+        return _build_wrapped(spec, name, rng)
+    batch, timesteps, input_dim, units = _sizes(spec)
     dtype = named_dtype(spec.get("dtype", "float32"))
     kind, _ = CELLS[spec["layer"]]
     settings = {key: spec[key] for key in ("activation", "recurrent_activation", "reset_after") if key in spec}
@@ -243,6 +268,41 @@ def _build(spec: dict[str, Any], seed: int) -> Case:
     if mask is not None and spec["mask"] == "mixed":
         x[~mask] = np.nan  # what stands at a masked step is nobody's business
     return Case(name, layer, x, mask, states)
+
+
+def _sizes(spec: Mapping[str, Any]) -> tuple[int, int, int, int]:
+    units = spec["input_dim"] if spec.get("square") else spec["units"]
+    return spec["batch"], spec["timesteps"], spec["input_dim"], units
+
+
+def _build_wrapped(spec: dict[str, Any], name: str, rng: np.random.Generator) -> Case:
+    batch, timesteps, input_dim, units = _sizes(spec)
+    sequences, state = spec["return_sequences"], bool(spec.get("return_state"))
+    layer: Layer
+    if spec["layer"] == "bidirectional":
+        loop = {"return_sequences": sequences, "return_state": state}
+        forward, backward = (_blank(LSTMCell, units, input_dim, **loop, go_backwards=back) for back in (False, True))
+        layer = Bidirectional(forward, backward, merge_mode=spec["merge_mode"])
+    else:
+        first: list[Layer] = [Masking()] if spec.get("masking") else []
+        first = [Embedding(np.zeros((11, input_dim), "f"), mask_zero=True)] if spec.get("tokens") else first
+        layers = _blank(LSTMCell, units, input_dim, return_sequences=True), _blank(GRUCell, units, units)
+        layers[1].return_sequences = sequences
+        layer = Sequential(
+            [*first, *layers, Dense(np.zeros((units, units), "f"), np.zeros(units, "f"), activation="relu")]
+        )
+    layer = randomized(layer, rng, spec["weights"])
+    x = draw_inputs(layer, rng, (batch, timesteps, *([] if spec.get("tokens") else [input_dim])))
+    mask = make_mask(rng, spec["mask"], batch, timesteps) if "mask" in spec else None
+    states = tuple(rng.uniform(-1, 1, (batch, n)).astype("f") for n in layer.state_units) if spec.get("state") else None
+    return Case(name, layer, x, mask, states)
+
+
+def _blank(kind: type[Cell], units: int, input_dim: int, **settings: Any) -> Recurrent:
+    rows = len(kind.gates) * units
+    bias = (2, rows) if kind is GRUCell else (rows,)
+    arrays = (np.zeros(shape, "f") for shape in ((rows, input_dim), (rows, units), bias))
+    return recurrent(kind(*arrays), settings)  # type: ignore[arg-type]
 
 
 def named_dtype(name: str) -> np.dtype[Any]:
@@ -267,13 +327,18 @@ def tamed(Wh: Array, activation: Activation) -> Array:
 def _id(spec: Mapping[str, Any]) -> str:
     parts = [
         spec["layer"],
-        _shape_id(spec["batch"], spec["timesteps"], spec["input_dim"], spec["units"], spec["return_sequences"]),
-        spec["activation"],
+        _shape_id(*_sizes(spec), spec["return_sequences"]),
+        str(spec["merge_mode"]).lower() if "merge_mode" in spec else spec["activation"],
         spec.get("recurrent_activation", ""),
         spec["weights"],
         f"{spec['mask']}_mask" if "mask" in spec else "",
         "state" if spec.get("state") else "",
-        *(flag for flag in ("go_backwards", "zero_output_for_mask", "return_state", "unroll") if spec.get(flag)),
+        *(
+            flag
+            for flag in ("go_backwards", "zero_output_for_mask", "return_state", "unroll", "stateful")
+            if spec.get(flag)
+        ),
+        *(flag for flag in ("masking", "tokens") if spec.get(flag)),
         "" if spec.get("use_bias", True) else "no_bias",
         "" if spec.get("reset_after", True) else "reset_before",
         spec.get("dtype", ""),
@@ -405,8 +470,6 @@ def companions(case: Case, takes: frozenset[str], seed: int) -> Iterator[Case]:
     )
     if case.timesteps < LONG:
         yield drawn(f"{LONG} timesteps, batch 2", 2, LONG)
-    if layer.stateful:
-        yield replace(drawn("2 calls, the state kept", case.batch, 4), calls=2)
     if isinstance(layer, Sequential):
         if "layer" in takes:
             other = randomized(layer, rng)
@@ -422,6 +485,13 @@ def companions(case: Case, takes: frozenset[str], seed: int) -> Iterator[Case]:
         hidden = drawn("a row all masked, NaN at masked steps", 3, 5, mask, state="initial_state" in takes)
         hidden.x[~mask] = np.nan
         yield hidden
+
+
+def two_calls(case: Case, seed: int) -> Case:
+    """Of a stateful layer: what it keeps between two calls."""
+    x = draw_inputs(case.layer, generator(seed, f"{case.id} calls"), (case.batch, 4, *case.x.shape[2:]), case.x)
+    name = f"{case.id} / 2 calls, the state kept"
+    return replace(case, id=name, x=x, mask=None, initial_state=None, calls=2)
 
 
 def draw_inputs(layer: Layer, rng: np.random.Generator, shape: tuple[int, ...], like: Array | None = None) -> Array:

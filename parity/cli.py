@@ -59,7 +59,7 @@ def cli() -> None:
 @click.option(
     "--layer",
     callback=names,
-    help="Of the grid: simple_rnn, lstm, gru; all of them, or simple_rnn if a candidate is given.",
+    help="Of the grid: simple_rnn, lstm, gru, bidirectional, stack; all, or simple_rnn if a candidate is given.",
 )
 @click.option("--batch", callback=integers, help="... these batch sizes.")
 @click.option("--timesteps", callback=integers, help="... these numbers of timesteps.")
@@ -169,7 +169,7 @@ def check_grid(model: None, select: dict[str, Any], options: dict[str, Any]) -> 
     candidate = load(options["candidate"]) if options["candidate"] else None
     with progress(len(cases)) as done:
         report = api.check_grid(candidate, cases, **always(options), done=done)
-    others = ("lstm and gru: --layer names what the candidate is a port of",) if one else ()
+    others = ("other layers: --layer names what the candidate is a port of",) if one else ()
     return replace(report, not_asked=(*others, *report.not_asked))
 
 

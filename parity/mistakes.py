@@ -1044,10 +1044,14 @@ def stack(case: Case) -> dict[str, Layer]:
     return {name: layer for name, layer in case.layer.parts.items() if not isinstance(layer, Dropout)}
 
 
+def movable(parts: dict[str, Layer]) -> list[str]:
+    return [name for name, layer in parts.items() if not isinstance(layer, Embedding)]  # nothing else takes tokens
+
+
 @mistake("layer-skipped", "the port leaves a layer of the model out", "run every layer of the model")
 def layer_skipped(case: Case) -> Variants:
     parts = stack(case)
-    rest = {name: {k: v for k, v in parts.items() if k != name} for name in parts if len(parts) > 1}
+    rest = {name: {k: v for k, v in parts.items() if k != name} for name in movable(parts) if len(parts) > 1}
     models = {name: rearranged(case, others) for name, others in rest.items()}
     return {name: model for name, model in models.items() if model is not None}
 
@@ -1056,7 +1060,7 @@ def layer_skipped(case: Case) -> Variants:
 def layers_swapped(case: Case) -> Variants:
     def swaps() -> Iterator[tuple[str, Case | None]]:
         parts = stack(case)
-        for a, b in itertools.combinations(parts, 2):
+        for a, b in itertools.combinations(movable(parts), 2):
             layers = {**parts, a: parts[b], b: parts[a]}
             yield f"{a} and {b}", rearranged(case, layers)
 

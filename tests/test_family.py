@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import keras
 import numpy as np
-import peers
 import pytest
 from keras import layers as L  # noqa: N812
 
 import parity
+from parity import peers
 from parity.adapters.keras import Oracle
 from parity.candidates import as_candidate, scratch
 from parity.cases import Case, grid, make_mask, probes, randomized

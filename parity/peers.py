@@ -41,7 +41,7 @@ def onnx_layer(x: Array, layer: Recurrent) -> Array:
     make, (name, order) = onnx.helper, ONNX[layer.kind]
     Wx, Wh, b, b_h = reordered(layer, order)
     weights = {"W": Wx, "R": Wh, "B": np.concatenate([b, b_h])}
-    options = {"linear_before_reset": int(layer.cell.settings["reset_after"])} if name == "GRU" else {}
+    options: dict[str, Any] = {"linear_before_reset": int(layer.cell.settings["reset_after"])} if name == "GRU" else {}
     graph = make.make_graph(
         [make.make_node(name, ["x", "W", "R", "B"], ["y"], hidden_size=layer.units, **options)],
         "one layer",
