@@ -1,6 +1,8 @@
 """What is known of a FAIL that no mistake of the catalogue explains: where it is off, by which path, which weights."""
 
 import contextlib
+import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -43,7 +45,7 @@ def facts(findings: Sequence[Finding]) -> Iterator[str]:
         yield from correlated(main, off)
     yield from single_weights(failed)
     yield from gates(questions)
-    recovered = recover(questions)
+    recovered = recover(findings[0].case.layer, questions)
     if recovered is not None:
         yield from recovered.lines()
 
@@ -269,13 +271,13 @@ def scaled(own: Array, right: Array) -> float | None:
     return k if same else None
 
 
-def recover(questions: Sequence[Question]) -> Recovered | None:
+def recover(layer: Any, questions: Sequence[Question]) -> Recovered | None:
     """Of a SimpleRNN whose sequences are seen: the weights of each unit from atanh(h_t) = Wx x_t + Wh h_{t-1} + b."""
-    cell = questions[0].case.layer.cell  # type: ignore[attr-defined]
+    cell = layer.cell
     if len(cell.gates) > 1 or cell.activation.name not in INVERSES or cell.dtype != np.float32:
         return None
     inverse, slope = INVERSES[cell.activation.name]
-    A, Y = equations(questions)
+    A, Y = equations(layer, questions)
     if len(A) < 2 * A.shape[1]:
         return None
     found, error, fit = [], [], 0.0
@@ -309,10 +311,9 @@ def recover(questions: Sequence[Question]) -> Recovered | None:
     return Recovered(parts(solved), parts(right), parts(apart), fit)
 
 
-def equations(questions: Sequence[Question]) -> tuple[Array, Array]:
+def equations(own: Any, questions: Sequence[Question]) -> tuple[Array, Array]:
     """Rows x_t, h_{t-1}, 1 and the outputs h_t, of the questions with the layer's own weights."""
-    own = questions[0].case.layer
-    rows, outputs = [np.zeros((0, own.input_dim + own.units + 1))], [np.zeros((0, own.units))]  # type: ignore[attr-defined]
+    rows, outputs = [np.zeros((0, own.input_dim + own.units + 1))], [np.zeros((0, own.units))]
     for question in questions:
         case, answer = question.case, question.finding.answers[0]
         mine = all(np.array_equal(a, own.weights[name]) for name, a in case.layer.weights.items())
@@ -333,26 +334,157 @@ def equations(questions: Sequence[Question]) -> tuple[Array, Array]:
 def stale_cause(findings: Sequence[Finding]) -> tuple[Cause, ...]:
     """The array that is not the layer's own, if with the recovered one in its place every answer is within rounding."""
     questions = asked(findings)
-    if not isinstance(questions[0].case.layer, Recurrent):
+    if not questions or not isinstance(questions[0].case.layer, Recurrent):
         return ()
-    recovered = recover(questions)
-    name = recovered.stale() if recovered else None
-    if recovered is None or name is None:
-        return ()
+    own: Any = findings[0].case.layer
+    recovered = recover(own, questions)
+    if recovered is not None:
+        name = recovered.stale()
+        candidates = {} if name is None else {name: recovered.weights[name]}
+    else:
+        candidates = fitted(own, questions)
     mistake = MISTAKES["stale-weights"]
-    for everywhere in (False, True):  # a candidate with `layer` may have its own array only where it should, or always
-        ratios = [against_stale(question, name, recovered, everywhere) for question in questions]
-        if None not in ratios:
-            largest = max(ratio for ratio in ratios if ratio is not None)
-            return (Cause(mistake.id, mistake.what, mistake.fix, mistake.source, detail=name, largest=largest),)
+    for name, array in candidates.items():
+        for everywhere in (False, True):  # one with `layer` may have its own array only where it should, or always
+            ratios = [against_stale(question, name, own.weights[name], array, everywhere) for question in questions]
+            if None not in ratios:
+                largest = max(ratio for ratio in ratios if ratio is not None)
+                return (Cause(mistake.id, mistake.what, mistake.fix, mistake.source, detail=name, largest=largest),)
     return ()
 
 
-def against_stale(question: Question, name: str, recovered: Recovered, everywhere: bool) -> float | None:
-    """The largest ratio with the recovered array in place of the layer's; None where it is outside of rounding."""
+def against_stale(question: Question, name: str, own: Array, array: Array, everywhere: bool) -> float | None:
+    """The largest ratio with that array in place of the layer's own; None where it is outside of rounding."""
     case, layer = question.case, question.case.layer
-    if everywhere or np.array_equal(layer.weights[name], recovered.right[name].astype(layer.dtype)):
-        new = recovered.weights[name].astype(layer.dtype)
-        case = replace(case, layer=layer.replace(**{**layer.weights, name: new}))
+    if everywhere or np.array_equal(layer.weights[name], own):
+        case = replace(case, layer=layer.replace(**{**layer.weights, name: array.astype(layer.dtype)}))
     found = question.against(case)
     return None if found.verdict == "FAIL" else found.tally.worst
+
+
+# --- one array of a gated cell, fitted ---
+
+
+def fitted(layer: Any, questions: Sequence[Question]) -> dict[str, Array]:
+    """The one array, quite another than the layer's, with which the cell puts out what the candidate did.
+
+    Each array by itself, by damped Gauss-Newton steps: a unit's outputs depend on its own rows alone, h being the
+    candidate's and c of the same unit.
+    """
+    data = [teacher(question) for question in questions if usable(question, layer)]
+    found: dict[str, Array] = {}
+    deadline = time.monotonic() + FIT_SECONDS
+    data = sorted(data, key=lambda part: part.x.shape[1])  # a loop over time for every column costs most
+    for name, array in sorted(layer.weights.items(), key=lambda item: item[1].size):
+        new = fit(layer, name, data, deadline)
+        if new is None:
+            continue
+        apart = np.abs(new - array) > 1e-3 * np.abs(array)
+        if apart.mean() > 0.7 and np.linalg.norm(new - array) > 0.05 * np.linalg.norm(array) and not scaled(new, array):
+            found[name] = new
+    return found if len(found) == 1 else {}
+
+
+FIT_SECONDS = 2.0
+STEPS = 40
+
+
+@dataclass
+class Taught:
+    """x: (batch, timesteps, input_dim), h: (batch, timesteps, units) before each step, carried: what goes unseen at the
+    start, y: (batch, timesteps, units), what the candidate put out. All float64."""
+
+    x: Array
+    h: Array
+    carried: tuple[Array, ...]
+    y: Array
+
+    def run(self, cell: Any) -> Array:
+        """What the cell puts out from these states: (batch * timesteps, units)."""
+        carried, outputs = self.carried, []
+        p = cell.project(self.x)
+        for t in range(self.x.shape[1]):
+            h, *new = cell.update(p[:, t], self.h[:, t], *carried)
+            carried = tuple(new)
+            outputs.append(h)
+        return np.stack(outputs, axis=1).reshape(-1, self.y.shape[2])
+
+
+def usable(question: Question, layer: Any) -> bool:
+    case, answer = question.case, question.finding.answers[0]
+    mine = all(np.array_equal(a, layer.weights[name]) for name, a in case.layer.weights.items())
+    seen = answer.sequence is not None or (answer.outputs and (layer.return_sequences or case.timesteps == 1))
+    small = case.x.size * layer.units < 200_000
+    return bool(mine and seen and small and case.mask is None and case.calls == 1 and np.isfinite(case.x).all())
+
+
+def teacher(question: Question) -> Taught:
+    case, answer = question.case, question.finding.answers[0]
+    y = answer.sequence if answer.sequence is not None else as_steps(answer.outputs[0])  # type: ignore[index]
+    states = case.layer.initial_states(case.batch, case.initial_state)
+    carried = tuple(state.astype(np.float64) for state in states[1:])
+    return Taught(case.processed()[0].astype(np.float64), previous(case, y), carried, y.astype(np.float64))
+
+
+def fit(layer: Any, name: str, data: Sequence[Taught], deadline: float) -> Array | None:
+    """The array of that name with which the cell fits the data; None if none does, or too little is known."""
+    own = layer.weights[name].astype(np.float64)
+    units = layer.units
+    shape = own.shape if name == "b" else (own.shape[0] // units, units, own.shape[1])
+    columns = own.size // units
+    enough = itertools.accumulate((part.y.size // units for part in data), initial=0)
+    data = [part for part, before in zip(data, enough, strict=False) if before < 3 * columns + 16]
+    y = np.concatenate([part.y.reshape(-1, units) for part in data]) if data else np.zeros((0, units))
+    if len(y) < 1.25 * columns or not np.isfinite(y).all():
+        return None
+
+    def outputs(array: Array) -> Array:
+        def change(key: str, weight: Array) -> Array:
+            return array if key == name else weight.astype(np.float64)
+
+        cell = layer.cell.mapped(change)
+        return np.concatenate([part.run(cell) for part in data])
+
+    def placed(parameters: Array) -> Array:
+        """(units, columns) -> the array."""
+        if name == "b":
+            return parameters.T.reshape(shape)
+        return parameters.reshape(units, shape[0], shape[2]).swapaxes(0, 1).reshape(own.shape)
+
+    right = own.reshape(-1, units).T if name == "b" else own.reshape(shape).swapaxes(0, 1).reshape(units, columns)
+    for start in (right, 0 * right):
+        solved = levenberg_marquardt(lambda parameters: outputs(placed(parameters)), start, y, deadline)
+        if solved is not None:
+            return placed(solved)
+    return None
+
+
+def levenberg_marquardt(f: Callable[[Array], Array], start: Array, y: Array, deadline: float) -> Array | None:
+    """Parameters (units, columns) with which f gives y (n, units) to 1e-5, each unit's by themselves; None if none do
+    that are found from there in time."""
+    current, damping, eps = start.astype(np.float64), np.full(len(start), 1e-2), 1e-6
+    before, stuck = f(current), 0
+    for _ in range(STEPS):
+        J = np.empty((*y.shape, start.shape[1]))
+        for j in range(start.shape[1]):
+            if time.monotonic() > deadline:
+                return None
+            moved = current.copy()
+            moved[:, j] += eps
+            J[..., j] = (f(moved) - before) / eps
+        rest = y - before
+        normal = np.einsum("nui,nuj->uij", J, J)
+        for _ in range(6):
+            extra = damping[:, None, None] * np.eye(start.shape[1])
+            step = np.linalg.solve(normal + extra, np.einsum("nui,nu->ui", J, rest)[..., None])[..., 0]
+            after = f(current + step)
+            better = np.square(y - after).sum(axis=0) <= np.square(rest).sum(axis=0)
+            damping = np.clip(np.where(better, damping / 10, damping * 10), 1e-12, 1e6)
+            if better.all():
+                break
+        current = current + step * better[:, None]
+        before = f(current)
+        stuck = stuck + 1 if np.square(y - before).sum() > 0.8 * np.square(rest).sum() else 0
+        if np.abs(y - before).max() < 1e-6 or stuck == 4:
+            break
+    return current if np.abs(y - before).max() < 1e-5 * max(1.0, float(np.abs(y).max())) else None

@@ -17,7 +17,7 @@ from parity import peers
 from parity.adapters import keras as adapter
 from parity.api import again
 from parity.candidates import Answer, Candidate
-from parity.cases import Case, generator, grid, probes, two_calls
+from parity.cases import Case, companions, generator, grid, probes, two_calls
 from parity.diagnosis import Key, composed, computed, diagnose, differ, widened
 from parity.diagnosis import Question as Asked
 from parity.errors import CandidateError
@@ -76,9 +76,11 @@ class Wrong(Function):
         return [Answer(results) for results in computed(self.wrong(case))]
 
 
-def questions(case: Case, takes: frozenset[str]) -> Iterator[Case]:
-    """What the check asks for a case of the grid, the cheap questions first."""
+def questions(case: Case, takes: frozenset[str], thorough: bool = False) -> Iterator[Case]:
+    """What the check asks for a case of the grid, the cheap questions first; for a user's own case, more."""
     yield from probes(case, takes, 0)
+    if thorough:
+        yield from companions(case, takes, 0)
     if case.layer.stateful:
         yield two_calls(case, 0)
     yield case
@@ -97,7 +99,8 @@ def put(candidate: Candidate, question: Case) -> Finding | None:
 
 
 def findings(candidate: Candidate, case: Case) -> list[Finding]:
-    every = (put(candidate, question) for question in questions(case, candidate.takes))
+    """Of a user's own case."""
+    every = (put(candidate, question) for question in questions(case, candidate.takes, thorough=True))
     return [found for found in every if found is not None]
 
 
