@@ -43,6 +43,14 @@ class Question:
         return self.finding.verdict == "FAIL"
 
     @property
+    def repeats(self) -> bool:
+        """Whether it is the same question again, and the same answer: that says nothing new."""
+        if self.case.calls == 1 or self.case.layer.stateful:
+            return False
+        first, *rest = (answer.outputs or () for answer in self.finding.answers)
+        return all(len(first) == len(o) and all(map(np.array_equal, first, o, [True] * len(o))) for o in rest)
+
+    @property
     def cost(self) -> float:
         return float(self.case.x.size) * max(self.case.layer.units, 1)
 
@@ -100,17 +108,18 @@ class Diagnosis:
 
 def diagnose(findings: Iterable[Finding], only: str | None = None, seconds: float | None = None) -> Diagnosis:
     """Which mistakes, or pairs of them, explain what was found. only: no other one than that is tried."""
-    questions = asked(findings)
+    questions = [question for question in asked(findings) if not question.repeats]
     if not questions or not questions[0].failed:
         return Diagnosis()
     catalogue = [m for m in MISTAKES.values() if not m.drawn and only in (None, m.id)]
     suspects = Suspects(questions)
-    every = keys(questions, catalogue)
+    every = keys(questions[:1], catalogue)  # what does not change a question that failed does not explain it
     found: dict[tuple[Key, ...], float] = {}
     found |= {(key,): largest for key in every if (largest := suspects.explain([key])) is not None}
     if found or only:
         return Diagnosis(named(questions, found))
     deadline = time.monotonic() + (SECONDS if seconds is None else seconds)
+    every = keys([question for question in questions[:3] if question.failed], catalogue)
     for pair in suspects.pairs([key for key in every if is_common(key[0])]):
         if time.monotonic() > deadline:
             return Diagnosis(named(questions, found), stopped=True)

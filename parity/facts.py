@@ -32,8 +32,12 @@ SIGNIFICANT = 8.0
 
 def facts(findings: Sequence[Finding]) -> Iterator[str]:
     """Lines on what can be said; of one recurrent layer more than of a model."""
-    questions = asked(findings)
+    questions = [question for question in asked(findings) if not question.finding.wrong]
+    if not questions:
+        return
     failed = [question for question in questions if question.failed]
+    if not failed:
+        return
     main = next((q for q in failed if q.finding is findings[0]), failed[-1])
     off = residuals(main)
     if off is not None:
@@ -333,7 +337,9 @@ def equations(own: Any, questions: Sequence[Question]) -> tuple[Array, Array]:
 
 def stale_cause(findings: Sequence[Finding]) -> tuple[Cause, ...]:
     """The array that is not the layer's own, if with the recovered one in its place every answer is within rounding."""
-    questions = asked(findings)
+    questions = [question for question in asked(findings) if not question.repeats]
+    if any(question.finding.wrong for question in questions):
+        return ()
     if not questions or not isinstance(questions[0].case.layer, Recurrent):
         return ()
     own: Any = findings[0].case.layer

@@ -234,7 +234,7 @@ enter(
     {
         "both kernels": weights(lambda own: transposed_on_save(own, "Wx", "Wh")),
         "kernel": weights(lambda own: transposed_on_save(own, "Wx")),
-        "recurrent kernel": weights(lambda own: transposed_on_save(own, "Wh")),
+        "recurrent kernel": weights(lambda own: transposed_on_save(own, "Wh") if len(own.gates) > 1 else None),
         "Dense": dense(lambda layer: with_W(layer, transposed_on_save(layer, "W")["W"])),  # type: ignore[index]
     },
     "the port reads Keras's row-major bytes as column-major",

@@ -96,8 +96,8 @@ class Shaken(Arithmetic):
     def settled(self, mid: Array, rad: Array, may_overflow: NDArray[np.bool_] | None = None) -> "Ball":
         run: Run = vars(self)["run"]
         if may_overflow is not None:
-            each = np.broadcast_to(may_overflow, mid.shape).reshape(run.copies, len(mid) // run.copies, -1)
-            run.lost |= each.any(axis=(0, 2))
+            rows = run.batch if len(mid) % (run.copies * run.batch) == 0 else 1  # some rows of each copy
+            run.lost |= np.broadcast_to(may_overflow, mid.shape).reshape(run.copies, rows, -1).any(axis=(0, 2))
         signs = run.signs(mid.shape)
         # not just the product: the reference stays itself where a radius is infinite
         return Ball(mid + np.where(signs == 0, 0, signs * rad), self)
