@@ -110,7 +110,8 @@ def check(model: str | None, json_path: str | None, listing: bool, verbose: bool
 @click.option("--json", "json_path", metavar="FILE", help="Write the figures there as JSON.")
 @click.option("--layer", callback=names, help="... of these layers: simple_rnn, lstm, gru, bidirectional, stack.")
 @click.option("--case", "only", metavar="PATTERN", help="... the cases whose id matches, as `*-seq-*` does.")
-def score(json_path: str | None, layer: tuple[str, ...] | None, only: str | None) -> int:
+@click.option("--draws", type=click.IntRange(min=1), default=100, show_default=True, help="Single weights, and pairs.")
+def score(json_path: str | None, layer: tuple[str, ...] | None, only: str | None, draws: int) -> int:
     """The harness's own score: mistakes caught and named, correct implementations accused.
 
     Every mistake of the catalogue is made in every case of the grid that it applies to, and every correct
@@ -126,7 +127,7 @@ def score(json_path: str | None, layer: tuple[str, ...] | None, only: str | None
         from parity.score import run
 
         with progress(None) as done:
-            found = run(cases, done)
+            found = run(cases, done, draws)
         write((json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n").encode())
     show_score(found)
     return 1 if found.accused or found.missed else 0

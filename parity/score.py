@@ -3,8 +3,11 @@
 Everything is computed here and judged by the check, Keras itself among the correct implementations.
 """
 
+import concurrent.futures
 import itertools
+import multiprocessing
 import time
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -114,11 +117,15 @@ def caught(candidate: Candidate, case: Case) -> bool:
 # --- mistakes ---
 
 
+def no_count() -> list[int]:
+    return [0, 0]
+
+
 @dataclass
 class Score:
     """Counts, each a number of things and of how many; see `to_dict`."""
 
-    counts: dict[str, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
+    counts: dict[str, list[int]] = field(default_factory=lambda: defaultdict(no_count))
     missed: list[str] = field(default_factory=list)
     misnamed: list[str] = field(default_factory=list)
     accused: list[str] = field(default_factory=list)
@@ -189,8 +196,9 @@ def mistakes(score: Score, cases: Sequence[Case], step: Callable[[str], None]) -
                 seen[kind, *key] += 1
             else:
                 seen[kind, *key] += 0
-            if found and visible and case.x.size <= 20_000 and named[kind, str(key)] < 2:
-                named[kind, str(key)] += 1
+            which = str(key) if isinstance(case.layer, Recurrent) else key[0]
+            if found and visible and case.x.size <= 2_000 and not named[kind, which]:
+                named[kind, which] += 1
                 naming(score, candidate, case)
             baseline(score, case, wrong)
     for what, number in seen.items():
@@ -454,16 +462,57 @@ def outside(score: Score, cases: Sequence[Case], step: Callable[[str], None]) ->
             score.misnamed.append(f"{name} in {case.id}: {', '.join(causes)}")
 
 
-def run(cases: Sequence[Case] | None = None, step: Callable[[str], None] = lambda what: None) -> Score:
-    """The whole score over the grid, or over those cases of it."""
-    start = time.monotonic()
-    score = Score()
-    every = list(grid() if cases is None else cases)
-    with np.errstate(all="ignore"):
-        implementations(score, every, step)
-        mistakes(score, [case for case in every if case.layer.dtype == np.float32], step)
-        single_weights(score, every, 100, step)
-        pairs(score, every, 100, step)
-        outside(score, every, step)
+def merge(score: Score, other: Score) -> None:
+    for what, (yes, of) in other.counts.items():
+        score.counts[what][0] += yes
+        score.counts[what][1] += of
+    score.missed += other.missed
+    score.misnamed += other.misnamed
+    score.accused += other.accused
+    score.largest = max(score.largest, other.largest)
+
+
+def part(what: str, ids: frozenset[str], draws: int) -> Score:
+    """One part of the score, over the grid's cases of those ids, in a process of its own."""
+    score, cases = Score(), [case for case in grid() if case.id in ids]
+    parts: dict[str, Callable[[], None]] = {
+        "correct implementations": lambda: implementations(score, cases, quiet),
+        "mistakes": lambda: mistakes(score, cases, quiet),
+        "single weights": lambda: single_weights(score, cases, draws, quiet),
+        "pairs of mistakes": lambda: pairs(score, cases, draws, quiet),
+        "other defects": lambda: outside(score, cases, quiet),
+    }
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        parts[what]()
+    return score
+
+
+def quiet(what: str) -> None:
+    """Nobody looks on."""
+
+
+LARGEST = 300_000
+"""Cases of more inputs times units are left to `parity check`: every mistake in each would take hours."""
+
+
+def run(cases: Sequence[Case] | None = None, step: Callable[[str], None] = quiet, draws: int = 100) -> Score:
+    """The whole score over the grid, or over those cases of it, in as many processes as there are cores. draws: how
+    many single weights of each kind, and how many pairs of mistakes."""
+    start, score = time.monotonic(), Score()
+    every = [case for case in (grid() if cases is None else cases) if case.x.size * case.layer.units <= LARGEST]
+    floats = [case for case in every if case.layer.dtype == np.float32]
+    kinds = {kind: [c for c in floats if c.layer.kind == kind] for kind in dict.fromkeys(c.layer.kind for c in floats)}
+    work = [("pairs of mistakes", every), ("correct implementations", every)]
+    work += [("mistakes", several) for several in kinds.values()]  # one kind whole: each mistake is to be seen in it
+    work += [("single weights", every), ("other defects", every)]
+    with concurrent.futures.ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = {
+            pool.submit(part, what, frozenset(case.id for case in several), draws): what for what, several in work
+        }
+        for future in concurrent.futures.as_completed(futures):
+            merge(score, future.result())
+            step(futures[future])
+    score.counts = defaultdict(no_count, sorted(score.counts.items()))
     score.seconds = time.monotonic() - start
     return score

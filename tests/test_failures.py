@@ -1,0 +1,217 @@
+"""The smallest case that fails, on disk and back, and what a damaged file is."""
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from zoo import make_layer
+
+import parity
+from parity.api import check_file
+from parity.candidates import as_candidate, same
+from parity.cases import Case, grid
+from parity.cli import main
+from parity.diagnosis import computed
+from parity.errors import InputError
+from parity.files import load, packed
+from parity.findings import Tolerance
+from parity.judge import examine
+from parity.shrink import described, shrink
+
+KINDS = {case.id: case for case in grid(only="*-b2-t10-*")}
+
+
+@pytest.mark.parametrize("name", list(KINDS)[::3])
+def test_a_case_comes_back_as_it_was(tmp_path, name):
+    case = KINDS[name]
+    path = tmp_path / "case.npz"
+    path.write_bytes(packed([case]))
+    (back,) = load(str(path))
+    assert (back.id, back.calls, back.rows) == (case.id, case.calls, tuple(case.rows))
+    assert same(back.layer, case.layer)
+    assert back.layer.dtype == case.layer.dtype
+    for mine, theirs in ((back.x, case.x), (back.mask, case.mask)):
+        assert (mine is None) == (theirs is None)
+        assert mine is None or (
+            mine.dtype == theirs.dtype and np.array_equal(mine, theirs, equal_nan=mine.dtype != bool)
+        )
+    for mine, theirs in zip(computed(back)[0], computed(case)[0], strict=True):
+        assert np.array_equal(np.nan_to_num(mine), np.nan_to_num(theirs))
+
+
+def a_file(tmp_path):
+    layer = make_layer(return_sequences=True)
+    x = np.random.default_rng(0).standard_normal((2, 3, 4)).astype("f")
+    path = tmp_path / "case.npz"
+    path.write_bytes(packed([Case("mine", layer, x)]))
+    return path
+
+
+def test_every_byte_counts(tmp_path):
+    path = a_file(tmp_path)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for at in rng.integers(0, len(whole), 150):
+        spoilt = bytearray(whole)
+        spoilt[at] ^= 1 << int(rng.integers(8))
+        path.write_bytes(bytes(spoilt))
+        try:
+            (back,) = load(str(path))
+        except InputError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+        else:  # padding, or the archive's own notes: nothing that is read
+            path.write_bytes(packed([back]))
+            assert path.read_bytes() == packed(load(str(path)))
+    for length in rng.integers(0, len(whole), 30):
+        path.write_bytes(whole[:length])
+        with pytest.raises(InputError):
+            load(str(path))
+
+
+def rewritten(path, change):
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    index = json.loads(arrays["cases.json"].tobytes())
+    change(index, arrays)
+    arrays["cases.json"] = np.frombuffer(json.dumps(index).encode(), np.uint8)
+    with open(path, "wb") as file:
+        np.savez(file, **arrays)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda index, arrays: index.update(schema=2), "schema 2; this version reads schema 1"),
+        (lambda index, arrays: index["cases"][0].update(calls=2), "its digest does not fit"),
+        (lambda index, arrays: arrays["0/x"].fill(0), "its digest does not fit"),
+        (lambda index, arrays: arrays.pop("0/x"), "its digest does not fit"),
+        (lambda index, arrays: arrays.update({"0/x": arrays["0/x"].astype("f8")}), "its digest does not fit"),
+    ],
+)
+def test_a_changed_file_is_refused(tmp_path, change, said):
+    path = a_file(tmp_path)
+    rewritten(path, change)
+    with pytest.raises(InputError, match=said):
+        load(str(path))
+
+
+def test_what_is_no_file_of_cases(tmp_path):
+    path = tmp_path / "other.npz"
+    np.savez(path, a=np.zeros(3))
+    with pytest.raises(InputError, match="expected a file of cases"):
+        load(str(path))
+    with pytest.raises(InputError, match="cannot be read: No such file"):
+        load(str(tmp_path / "none.npz"))
+    np.savez(path, **{"cases.json": np.array([{}], dtype=object)})
+    with pytest.raises(InputError, match="expected a file of cases"):
+        load(str(path))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("cases.json.npy", b"\0" * (1 << 20))
+        archive.getinfo("cases.json.npy").file_size = 1 << 33
+    with pytest.raises(InputError):
+        load(str(path))
+
+
+# --- shrinking ---
+
+
+def off(x, layer):
+    """Wrong at unit 2 from the third step on, in every row."""
+    y = layer(x)
+    if layer.return_sequences and y.shape[1] > 2 and layer.units > 2:
+        y[:, 2:, 2] += np.float32(0.01)
+    return y
+
+
+def test_the_smallest_case():
+    layer = make_layer(6, 4, return_sequences=True)
+    case = Case("mine", layer, np.random.default_rng(0).standard_normal((5, 40, 4)).astype("f"))
+    small = shrink(as_candidate(off), case, Tolerance(), seconds=20)
+    assert examine(as_candidate(off), small, Tolerance()).verdict == "FAIL"
+    assert (small.batch, small.timesteps, small.x.shape[2], small.layer.units) == (1, 3, 1, 3)
+    assert described(small) == "batch 1, 3 timesteps, 1 feature, 3 units, Wx and Wh and b = 0, x = 0"
+    of_x = shrink(as_candidate(lambda x: off(x, layer)), case, Tolerance(), seconds=20)
+    assert (of_x.batch, of_x.timesteps, of_x.layer is layer) == (1, 3, True)
+    assert shrink(as_candidate(off), case, Tolerance(), seconds=0) is case
+
+
+def test_the_report_shows_it_and_it_can_be_asked_again(tmp_path):
+    k = parity.to_keras(make_layer(6, 4, return_sequences=True))
+    report = parity.check(off, k, input_shape=(9, 4))
+    assert report.smallest.startswith("batch 1, 3 timesteps, 1 feature, 3 units")
+    assert f"smallest case that fails: {report.smallest}" in str(report)
+    path = tmp_path / "case.npz"
+    path.write_bytes(packed([report.failure]))
+    again = check_file(off, str(path))
+    assert (again.verdict, again.cases[0].first_divergence.unit) == ("FAIL", 2)
+    assert check_file(None, str(path)).verdict == "PASS"
+
+
+def run(capsys, monkeypatch, *arguments):
+    monkeypatch.setattr("sys.argv", ["parity", *map(str, arguments)])
+    with pytest.raises(SystemExit) as done:
+        main()
+    captured = capsys.readouterr()
+    return done.value.code, captured.out, captured.err
+
+
+PORT = """
+import numpy as np
+
+def forward(x, layer):
+    return layer.replace(Wh=layer.Wh.T)(x)
+"""
+
+
+def test_save_failure_and_replay(capsys, monkeypatch, tmp_path):
+    port, model, case = tmp_path / "port.py", tmp_path / "model.keras", tmp_path / "case.npz"
+    port.write_text(PORT)
+    keras_layer = parity.to_keras(make_layer(6, 4, return_sequences=True))
+    import keras
+
+    keras.Sequential([keras.Input((9, 4)), keras_layer]).save(model)
+    status, out, _ = run(capsys, monkeypatch, "check", model, "--candidate", f"{port}:forward", "--save-failure", case)
+    assert status == 1
+    assert "cause: recurrent-kernel-not-transposed: " in out
+    assert "fix: transpose each gate's block of Wh." in out
+    status, out, _ = run(capsys, monkeypatch, "check", case, "--candidate", f"{port}:forward")
+    assert status == 1
+    assert "smallest" in out
+    assert run(capsys, monkeypatch, "check", case)[0] == 0
+    assert run(capsys, monkeypatch, "check", case, "--seed", 3, "--strict")[0] in (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["none.npz"], "none.npz: cannot be read"),
+        (["none.npz", "--units", "3"], "--units selects cases of the grid"),
+        (["none.npz", "--inputs", "x.npy"], "--inputs: expected a model to go with it; the file has its own"),
+        (["--only-mistake", "gate-order"], "no mistake has the id 'gate-order'; the nearest are"),
+        (["--save-failure", "/nowhere/case.npz"], "--save-failure: /nowhere/case.npz: cannot be written"),
+    ],
+)
+def test_bad_input(capsys, monkeypatch, arguments, said):
+    status, _, err = run(capsys, monkeypatch, "check", *arguments)
+    assert (status, len(err.strip().splitlines())) == (2, 1)
+    assert said in err
+
+
+def test_score(capsys, monkeypatch, tmp_path):
+    """The command, on one small case: every figure is there, nothing accused, nothing missed."""
+    path = tmp_path / "score.json"
+    status, out, _ = run(
+        capsys, monkeypatch, "score", "--case", "simple_rnn-b2-t10-i4-u8-seq-tanh-normal", "--json", path, "--draws", 3
+    )
+    assert status == 0, out
+    found = json.loads(path.read_text())
+    assert (
+        found["counts"]["correct evaluations accused"]["number"]
+        == 0
+        < found["counts"]["correct evaluations accused"]["of"]
+    )
+    caught = found["counts"]["mistakes caught, of those that are another function on the data"]
+    assert caught["number"] == caught["of"] > 20
+    assert (found["accused"], found["missed"]) == ([], [])
+    assert "allclose(1e-05, 1e-06)" in out
