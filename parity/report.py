@@ -167,9 +167,6 @@ class Blind:
     same: bool = False
     detail: str = ""
 
-    def __str__(self) -> str:
-        return f"{self.id} ({self.why})" if self.why else self.id
-
     def to_dict(self) -> dict[str, Any]:
         return dict(vars(self))
 
@@ -283,7 +280,10 @@ class Report:
             ("not visible in this check", self.not_visible),
             ("no difference with these weights", self.no_difference),
         ):
-            lines += [f"{what}: {'; '.join(map(str, blind))}"] if blind else []
+            why = dict.fromkeys(b.why for b in blind)
+            groups = [(", ".join(b.id for b in blind if b.why == reason), reason) for reason in why]
+            told = "; ".join(f"{ids} ({reason})" if reason else ids for ids, reason in groups)
+            lines += [f"{what}: {told}"] if blind else []
         return lines
 
     def _marks(self) -> list[str]:

@@ -358,7 +358,9 @@ def test_blind_spots():
     assert report.verdict == "PASS"
     text = str(report)
     assert "units = 2 and the recurrent kernel is symmetric" in text
-    assert "bias-missing (every bias is zero)" in text.partition("no difference with these weights: ")[2]
+    assert (
+        "bias-missing, bias-added-twice (every bias is zero)" in text.partition("no difference with these weights: ")[2]
+    )
     ids = {blind.id for blind in report.blind}
     assert ids >= {"recurrent-kernel-not-transposed", "bias-missing", "bias-added-twice"}
     k.set_weights([W, R + np.float32(1e-9), b])
