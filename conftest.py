@@ -9,7 +9,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 @pytest.fixture(autouse=True)
-def no_pairs_of_mistakes(monkeypatch, request):
-    """Looking for pairs takes its time at every FAIL; the tests of it ask for it."""
+def little_time_for_a_fail(monkeypatch, request):
+    """Pairs of mistakes and the smallest case take their time at every FAIL; the tests of them ask for it."""
     if "pairs" not in request.keywords:
         monkeypatch.setattr("parity.diagnosis.SECONDS", 0.0)
+        monkeypatch.setattr("parity.shrink.SECONDS", 0.05)

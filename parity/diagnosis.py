@@ -5,6 +5,7 @@ and no question that passed is outside of it. The other way round, a mistake tha
 the check could not have seen.
 """
 
+import contextlib
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -123,8 +124,9 @@ def diagnose(findings: Iterable[Finding], only: str | None = None, seconds: floa
     for pair in suspects.pairs([key for key in every if is_common(key[0])]):
         if time.monotonic() > deadline:
             return Diagnosis(named(questions, found), stopped=True)
-        if (largest := suspects.explain(pair)) is not None:
-            found[tuple(pair)] = largest
+        with contextlib.suppress(ValueError, IndexError, TypeError):  # two mistakes need not fit together
+            if (largest := suspects.explain(pair)) is not None:
+                found[tuple(pair)] = largest
     return Diagnosis(named(questions, found))
 
 

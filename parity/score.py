@@ -363,13 +363,19 @@ def pairs(score: Score, cases: Sequence[Case], number: int, step: Callable[[str]
         case = plain[int(rng.integers(len(plain)))]
         keys = [key for key, wrong in variants(case) if wrong.calls == 1 and not MISTAKES[key[0]].drawn]
         first, second = (keys[int(n)] for n in sorted(rng.choice(len(keys), 2, replace=False)))
-        wrong = Wrong([first, second]).wrong(case)
+        if first[0] == second[0]:
+            continue
+        try:
+            wrong = Wrong([first, second]).wrong(case)
+            computed(wrong)
+        except (ValueError, IndexError, TypeError):  # two mistakes need not fit together
+            continue
         alone = [composed(Asked(Finding(case)), [key]) or case for key in keys]
-        if first[0] == second[0] or not all(differ(wrong, one) for one in (case, *alone)):
+        if not all(differ(wrong, one) for one in (case, *alone)):
             continue
         done += 1
         found = findings(Wrong([first, second]), case)
-        ids = [cause.id for cause in diagnose(found, seconds=6).causes]
+        ids = [cause.id for cause in diagnose(found, seconds=4).causes]
         if not score.count("pairs of mistakes named", f"{first[0]} + {second[0]}" in ids):
             score.misnamed.append(f"{first} + {second} in {case.id}: {', '.join(ids) or 'no cause'}")
 

@@ -148,6 +148,8 @@ def setting(name: str, value: Any, unless: Callable[[Any], bool] = lambda layer:
 def mixed_in(mixin: type, of: Any) -> Any:
     """The same object, of a class in which the mixin's methods come first."""
     twin = copy.copy(of)
+    if isinstance(of, mixin):
+        return twin
     twin.__class__ = type(mixin.__name__, (mixin, type(of)), {})
     return twin
 

@@ -136,6 +136,7 @@ def test_the_smallest_case():
     assert shrink(as_candidate(off), case, Tolerance(), seconds=0) is case
 
 
+@pytest.mark.pairs
 def test_the_report_shows_it_and_it_can_be_asked_again(tmp_path):
     k = parity.to_keras(make_layer(6, 4, return_sequences=True))
     report = parity.check(off, k, input_shape=(9, 4))
