@@ -262,6 +262,7 @@ class Survey:
     seed: int
     strict: bool = False
     only_mistake: str | None = None
+    kept: Cause | None = None
     skipped: dict[str, int] = field(default_factory=dict)
     refused: dict[str, list[str]] = field(default_factory=dict)
     asked: list[Case] = field(default_factory=list)
@@ -336,7 +337,10 @@ class Survey:
         if distance(*answers) <= allowed or not (first.verdict == "FAIL" or second.verdict == "FAIL"):
             return
         stateful = replace(second.case, layer=state_kept(case.layer))
-        if rejudge(stateful, second.answers, self.tolerance).verdict == "PASS":
+        kept = rejudge(stateful, second.answers, self.tolerance)
+        if kept.verdict == "PASS":
+            found = MISTAKES["state-not-reset"]
+            self.kept = Cause(found.id, found.what, found.fix, found.source, largest=kept.tally.worst)
             return
         more = [self.candidate.ask(case) for _ in range(3)]
         answers += [answer.outputs or (answer.sequence,) for answer in more]
@@ -405,6 +409,9 @@ class Survey:
         known: list[str] = []
         for _, findings in self.kinds():
             if not any(finding.verdict == "FAIL" for finding in findings):
+                continue
+            if self.kept is not None:  # then every later answer hangs on the calls before it
+                causes.append(self.kept)
                 continue
             found = diagnose(findings, self.only_mistake)
             explained = (

@@ -5,7 +5,6 @@ and no question that passed is outside of it. The other way round, a mistake tha
 the check could not have seen.
 """
 
-import contextlib
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +20,7 @@ from parity.judge import rejudge
 from parity.mistakes import MISTAKES, Mistake, Variants, is_common
 from parity.report import Blind, Cause
 
-SECONDS = 1.5
+SECONDS = 1.2
 """How long pairs of mistakes are tried. Single ones are tried to the end."""
 
 Key = tuple[str, str]
@@ -124,9 +123,8 @@ def diagnose(findings: Iterable[Finding], only: str | None = None, seconds: floa
     for pair in suspects.pairs([key for key in every if is_common(key[0])]):
         if time.monotonic() > deadline:
             return Diagnosis(named(questions, found), stopped=True)
-        with contextlib.suppress(ValueError, IndexError, TypeError):  # two mistakes need not fit together
-            if (largest := suspects.explain(pair)) is not None:
-                found[tuple(pair)] = largest
+        if (largest := suspects.explain(pair)) is not None:
+            found[tuple(pair)] = largest
     return Diagnosis(named(questions, found))
 
 
@@ -147,6 +145,12 @@ class Suspects:
 
     def explain(self, key: Sequence[Key]) -> float | None:
         """The largest ratio, if those mistakes explain every answer."""
+        try:
+            return self._explain(key)
+        except (ValueError, IndexError, TypeError):  # mistakes need not fit together, nor to arrays of any shape
+            return None
+
+    def _explain(self, key: Sequence[Key]) -> float | None:
         if not any(MISTAKES[name].mixes_rows for name, _ in key) and any(map(contradicts, self.quick, [key] * 3)):
             return None
         decided, largest = False, 0.0

@@ -391,7 +391,9 @@ def fitted(layer: Any, questions: Sequence[Question]) -> dict[str, Array]:
     return found if len(found) == 1 else {}
 
 
-FIT_SECONDS = 2.0
+FIT_SECONDS = 1.0
+MOST_COLUMNS = 96
+"""More unknowns for a unit than these are not fitted: it would take too long."""
 STEPS = 40
 
 
@@ -438,6 +440,8 @@ def fit(layer: Any, name: str, data: Sequence[Taught], deadline: float) -> Array
     units = layer.units
     shape = own.shape if name == "b" else (own.shape[0] // units, units, own.shape[1])
     columns = own.size // units
+    if columns > MOST_COLUMNS:
+        return None
     enough = itertools.accumulate((part.y.size // units for part in data), initial=0)
     data = [part for part, before in zip(data, enough, strict=False) if before < 3 * columns + 16]
     y = np.concatenate([part.y.reshape(-1, units) for part in data]) if data else np.zeros((0, units))

@@ -434,7 +434,7 @@ def test_state_kept_is_the_cause():
         return y
 
     report = parity.check(port, k, np.random.default_rng(1).standard_normal((4, 6, 3)).astype("f"))
-    assert report.verdict == "FAIL"
+    assert (report.verdict, [cause.id for cause in report.causes]) == ("FAIL", ["state-not-reset"])
     assert "something is kept between calls" in str(report)
 
 
