@@ -67,7 +67,9 @@ def installed() -> dict[str, Callable[..., Array]]:
 def of(layer: Recurrent, mask: Array = None, initial_state: Array = None) -> dict[str, Callable[..., Array]]:
     """Those that compute it: in time order, from zeros, in float32. PyTorch has no GRU with reset_after=False."""
     plain = mask is None and initial_state is None and not layer.go_backwards and not layer.return_state
-    usual = layer.dtype == np.float32 and layer.cell.settings["activation"] == "tanh"
+    settings = layer.cell.settings
+    gates = settings.get("recurrent_activation", "sigmoid")
+    usual = layer.dtype == np.float32 and (settings["activation"], gates) == ("tanh", "sigmoid")
     if not (plain and usual and layer.kind in TORCH):
         return {}
     before = not layer.cell.settings.get("reset_after", True)

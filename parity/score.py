@@ -192,10 +192,8 @@ def mistakes(score: Score, cases: Sequence[Case], step: Callable[[str], None]) -
             score.count("mistakes caught, of all pairs of a mistake and a case", found)
             if visible and not score.count("mistakes caught, of those that are another function on the data", found):
                 score.missed.append(f"{' '.join(key)} in {case.id}")
-            if found:
-                seen[kind, *key] += 1
-            else:
-                seen[kind, *key] += 0
+            if found or visible:
+                seen[kind, *key] += found
             which = str(key) if isinstance(case.layer, Recurrent) else key[0]
             if found and visible and case.x.size <= 2_000 and not named[kind, which]:
                 named[kind, which] += 1
