@@ -193,6 +193,8 @@ def _specifications(layer: str, axes: Mapping[str, Sequence[Any]]) -> Iterator[t
         small = {"layer": layer, **{name: _nearest(axes[name], value) for name, value in _SMALL.items()}}
         for sequences in axes["return_sequences"] if "tanh" in axes["activation"] else ():
             for variant in WRAPPED[layer]:
+                if variant.get("square") and (small["input_dim"], small["units"]) != (4, 8):
+                    continue  # other sizes were asked for
                 yield tuple({**small, "return_sequences": sequences, "activation": "tanh", **variant}.items())
         return
     plain = {"layer": (layer,), **{name: axes[name] for name in _SHAPE}}

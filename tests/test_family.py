@@ -5,7 +5,6 @@ import functools
 from collections import Counter
 from dataclasses import replace
 
-import keras
 import numpy as np
 import pytest
 from keras import layers as L  # noqa: N812
@@ -14,7 +13,7 @@ import parity
 from parity import peers
 from parity.adapters.keras import Oracle
 from parity.candidates import as_candidate, scratch
-from parity.cases import Case, grid, make_mask, probes, randomized
+from parity.cases import Case, make_mask, probes, randomized
 from parity.findings import Tolerance
 from parity.judge import examine
 from rnn_scratch import (
@@ -531,8 +530,3 @@ def test_policies(kind, policy):
         return layer.replace(Wh=layer.Wh * layer.dtype.type(0.5))(x)
 
     assert parity.check(wrong, layer, input_shape=(6, 3)).verdict == "FAIL"
-
-
-def test_every_case_of_the_grid_is_seen_by_keras_too():
-    assert {case.layer.kind for case in grid()} == {"simple_rnn", "lstm", "gru"}
-    assert keras.backend.backend() == "tensorflow"

@@ -8,7 +8,10 @@ import pytest
 import parity
 from parity.api import check_grid
 from parity.cases import AXES, grid, make_mask, pairwise_cover
+from rnn_scratch import Bidirectional
 from rnn_scratch.activations import ACTIVATIONS
+from rnn_scratch.layers import Recurrent
+from rnn_scratch.wrappers import MERGE_MODES
 
 CASES = grid()
 
@@ -20,11 +23,12 @@ def test_at_least_100_cases_with_ids_of_their_own():
 
 
 def test_every_value_and_setting_occurs():
-    layers = [case.layer for case in CASES]
+    layers = [case.layer for case in CASES if isinstance(case.layer, Recurrent)]
+    wrapped = [case.layer for case in CASES if not isinstance(case.layer, Recurrent)]
     assert {case.batch for case in CASES} == set(AXES["batch"])
     assert {case.timesteps for case in CASES} == set(AXES["timesteps"])
     assert {layer.input_dim for layer in layers} == set(AXES["input_dim"])
-    assert {layer.units for layer in layers} == set(AXES["units"])
+    assert {layer.units for layer in layers} == {*AXES["units"], 4}  # 4 where the kernel is square
     assert {layer.cell.activation.name for layer in layers} == {row.name for row in ACTIVATIONS.values()} - {
         "hard_sigmoid_keras2"
     }
@@ -33,7 +37,10 @@ def test_every_value_and_setting_occurs():
     assert {layer.cell.use_bias for layer in layers} == {True, False}
     assert {layer.dtype.name for layer in layers} == {"float16", "bfloat16", "float32", "float64"}
     assert any(layer.unroll for layer in layers)
-    assert {layer.kind for layer in layers} == set(AXES["layer"])
+    assert any(layer.stateful for layer in layers)
+    assert {layer.kind for layer in layers} == {"simple_rnn", "lstm", "gru"}
+    assert {layer.kind for layer in wrapped} == {"bidirectional", "sequential"}
+    assert {layer.merge_mode for layer in wrapped if isinstance(layer, Bidirectional)} == set(MERGE_MODES)
     assert len(CASES) >= 300
 
 
@@ -75,7 +82,8 @@ def test_data_follow_from_id_and_seed():
 
 def test_a_selection_narrows_and_an_empty_one_is_refused():
     chosen = grid({"batch": (1, 8), "units": (64,), "timesteps": (10,), "return_sequences": (True,)})
-    assert {(case.batch, case.layer.units, case.timesteps) for case in chosen} == {(1, 64, 10), (8, 64, 10)}
+    sizes = {(c.batch, c.layer.units, c.timesteps) for c in chosen if not isinstance(c.layer, Bidirectional)}
+    assert sizes == {(1, 64, 10), (8, 64, 10)}
     with pytest.raises(parity.InputError, match="no case of the grid has 7"):
         grid({"batch": (7,)})
 
@@ -107,4 +115,4 @@ def test_an_error_in_one_case_loses_no_other():
     some = grid({"return_sequences": (True,), "activation": ("relu", "elu")})
     report = check_grid(forward, some)
     assert report.verdict == "ERROR"
-    assert report.counts["PASS"] == len(some) - len(AXES["layer"])
+    assert report.counts["PASS"] == len(some) - 3
