@@ -324,7 +324,15 @@ def blind_spots(findings: Iterable[Finding], only: str | None = None) -> tuple[B
 
 def shows(question: Question, wrong: Case) -> bool:
     finding = question.against(wrong)
-    return finding.verdict == "FAIL" or finding.evidence.worst > 1
+    return finding.verdict == "FAIL" or finding.evidence.worst > 1 or (question.repeats and moves_on(wrong))
+
+
+def moves_on(wrong: Case) -> bool:
+    """Whether a second call would be quite another than the first: then a repeated answer rules it out, even where
+    what is kept (LSTM's c) is not seen."""
+    first, second, *_ = computed(widened(wrong))
+    apart = max(float(np.nan_to_num(np.abs(a - b)).max(initial=0)) for a, b in zip(first, second, strict=True))
+    return wrong.layer.stateful and apart > 1e-3 * float(np.nan_to_num(np.abs(first[0])).max(initial=0))
 
 
 def visible_elsewhere(question: Question, mistake: Mistake, label: str) -> bool:

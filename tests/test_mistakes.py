@@ -376,6 +376,12 @@ def test_blind_spots():
     assert sees.verdict == "PASS"
 
 
+@pytest.mark.parametrize("kind", ["simple_rnn", "lstm", "gru"])
+def test_an_honest_port_has_no_blind_spots(kind):
+    report = parity.check(lambda x, layer: layer(x), keras_layer(kind), input_shape=(50, 3), strict=True)
+    assert (report.verdict, report.not_visible) == ("PASS", ())
+
+
 def test_one_step_hides_the_recurrence():
     k = keras_layer("gru")
     x = np.random.default_rng(1).standard_normal((4, 1, 3)).astype("f")
