@@ -9,7 +9,8 @@ from zoo import make_layer
 
 import parity
 from parity.api import check_file
-from parity.candidates import as_candidate, same
+from parity.arguments import as_candidate
+from parity.candidates import same
 from parity.cases import Case, grid
 from parity.cli import main
 from parity.diagnosis import computed
