@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.candidates import Answer
+from parity.candidates import Answer, one_line
 from parity.cases import Case, named_dtype
 from parity.errors import InputError, ParityError
 from rnn_scratch import (
@@ -274,11 +274,12 @@ def array_of(data: bytes) -> Array:
     """The array in the bytes of an .npy file, never unpickled. ValueError for anything else: what it declares must be
     what it holds before any memory is taken for it."""
     file = BytesIO(data)
-    version = np.lib.format.read_magic(file)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"expected an .npy file of version 1 or 2; received {version}")
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(file)
+    try:
+        version = np.lib.format.read_magic(file)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        shape, fortran, dtype = read(file)
+    except Exception as error:  # NumPy's own reader lets whatever Python's parser raises pass
+        raise ValueError(f"expected an .npy file: {one_line(error)}") from None
     if dtype.hasobject:
         raise ValueError("expected numbers; it holds Python objects, which are not unpickled")
     held, declared = len(data) - file.tell(), math.prod(shape) * dtype.itemsize
