@@ -31,11 +31,9 @@ MODELS = {
 
 
 def built(name):
-    x = keras.Input((7, 5), batch_size=3 if name == "stateful" else None)
-    y = x
-    for layer in MODELS[name]():
-        y = layer(y)
-    model = keras.Model(x, y)
+    x = keras.Input((None, 5), batch_size=3 if name == "stateful" else None)
+    layers = MODELS[name]()
+    model = keras.Model(x, layers[0](x)) if name == "gru" else keras.Sequential([x, *layers])  # several outputs
     rng = np.random.default_rng(0)
     model.set_weights([rng.standard_normal(weight.shape) / 2 for weight in model.get_weights()])
     return model
@@ -108,7 +106,7 @@ def test_adequacy_from_the_file(golden, tmp_path):
 def test_outputs_of_some_cases(golden):
     model, path = golden("simple_rnn")
     cases = load(path).cases
-    outputs = {n: np.asarray(model(cases[n].x)) for n in (0, 1)}
+    outputs = {n: np.array(model(cases[n].x)) for n in (0, 1)}
     report = check_file(outputs, path)
     assert report.verdict == "PASS", str(report)
     assert check_file(outputs[0], path).verdict == "PASS"
@@ -126,7 +124,7 @@ def test_what_a_candidate_does_not_take_is_not_asked(golden):
     told = "; ".join(report.not_asked)
     assert "initial_state" in told
     assert "other weights" in told
-    assert "more than 30 timesteps" in told
+    assert "more than 50 timesteps" in told
 
 
 def test_the_files_own_inputs(golden):
@@ -140,7 +138,7 @@ def test_cases_choose_and_cost(golden, tmp_path):
     small = tmp_path / "small.npz"
     record(model, str(small), cases=["inputs"])
     assert len(load(str(small)).cases) == 1
-    assert small.stat().st_size < os.path.getsize(full) / 3
+    assert small.stat().st_size < os.path.getsize(full) / 2
     with pytest.raises(InputError, match="expected of inputs, companions"):
         record(model, str(small), cases=["everything"])
 
@@ -226,7 +224,7 @@ def test_an_interrupted_record_leaves_nothing(tmp_path, number):
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert err.splitlines() == ["ERROR  interrupted"]
+    assert err.split("\n") == ["", "ERROR  interrupted", ""]  # the first after ^C
     assert [path.name for path in tmp_path.iterdir()] == ["model.keras"]
 
 
