@@ -2,7 +2,9 @@
 
 import difflib
 import itertools
+import json
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from parity import files
+from parity import files, ports
 from parity import report as reports
 from parity.adapters import keras as adapter
 from parity.adapters.keras_files import load_model
@@ -29,7 +31,7 @@ from parity.cases import (
     two_calls,
 )
 from parity.diagnosis import Diagnosis, blind_spots, diagnose
-from parity.errors import CandidateError, InputError, UnsupportedError
+from parity.errors import CandidateError, InputError, MissingExtraError, UnsupportedError
 from parity.facts import facts, stale_cause
 from parity.findings import Finding, Tally, Tolerance
 from parity.judge import Asker, examine, judge_answer, rejudge
@@ -285,6 +287,37 @@ def record(
             )
         write(data)
     return golden
+
+
+def port(
+    keras_layer: Any, to: str, path: str, *, layout: str | None = None, seed: int = 0
+) -> tuple[ports.Port, Report | None, str]:
+    """Write a layer's or model's weights, or the whole of it, as the other side loads it; check what was written.
+
+    keras_layer: as for `check`, built. to: npz, safetensors, torch, onnx or c. path: of the file; its manifest goes
+    beside it, as `path`.json. layout: of npz and safetensors, a name in `parity.layouts.LAYOUTS`. Returns what was
+    written; the report of the check, in which the port is read back and run as its user would; and, where there is
+    nothing to run it with, None and why. Raises what `check` raises, and UnsupportedError for what cannot be carried.
+    """
+    with files.writing(path) as write, files.writing(f"{path}.json") as write_manifest:
+        if isinstance(keras_layer, str | os.PathLike):
+            keras_layer = load_model(os.fspath(keras_layer))
+        own = adapter.from_keras(keras_layer)
+        own.reset_state()
+        versions = {**reports.environment(), **adapter.environment(keras_layer)}
+        made = ports.write(own, to, layout, versions)
+        report, why = None, ""
+        with tempfile.TemporaryDirectory(prefix="parity-") as folder:
+            copy = os.path.join(folder, f"port{ports.FORMATS[to].suffix}")
+            with open(copy, "wb") as file:
+                file.write(made.data)
+            try:
+                report = check(ports.candidate(copy, to, own), keras_layer, seed=seed)
+            except MissingExtraError as error:
+                why = str(error)
+        write(made.data)
+        write_manifest((json.dumps(made.manifest, indent=1) + "\n").encode())
+    return made, report, why
 
 
 def recordable(case: Case, groups: Sequence[str], seed: int) -> Iterator[Case]:

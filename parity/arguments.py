@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-from parity import programs
+from parity import ports, programs
 from parity.adapters import torch
 from parity.candidates import Candidate, Function, Outputs, StepFunction, one_line, parameters
 from parity.errors import CandidateError
@@ -18,7 +18,7 @@ from parity.errors import CandidateError
 def as_candidate(value: Any, seconds: float | None = None) -> Candidate:
     """What the argument is: a function `f(x[, layer][, mask][, initial_state])`, a step function
     `step(x_t, state[, layer])`, a torch.nn.Module, outputs, or what `--candidate` names: `FILE.py:NAME`, `cmd:...`, an
-    .onnx or .tflite file. seconds: how long a program or graph may take for one question."""
+    .onnx or .tflite file, weights in an .npz or .safetensors file. seconds: how long a program or graph may take for one question."""
     if isinstance(value, str | os.PathLike):
         spec = os.fspath(value)
         limit = programs.SECONDS if seconds is None else seconds
@@ -26,7 +26,12 @@ def as_candidate(value: Any, seconds: float | None = None) -> Candidate:
             return programs.Program(spec.removeprefix("cmd:"), limit)
         if Path(spec).suffix.lower() in (".onnx", ".tflite"):
             return programs.Graph(spec, limit)
+        if Path(spec).suffix.lower() in (".npz", ".safetensors"):
+            return ports.Weights(spec)
         value = load(spec)
+    if hasattr(value, "ask") and hasattr(value, "converse"):
+        made: Candidate = value
+        return made
     if torch.is_module(value):
         return torch.Module(value)
     if not callable(value):

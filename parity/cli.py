@@ -45,8 +45,8 @@ def cli() -> None:
 @click.option(
     "--candidate",
     metavar="WHAT",
-    help="What is judged: FILE.py:NAME, MODEL.onnx, MODEL.tflite or 'cmd:PROGRAM {inputs} {outputs}'; if not given, "
-    "rnn_scratch itself, or for a golden file the Keras installed here.",
+    help="What is judged: FILE.py:NAME, MODEL.onnx, MODEL.tflite, 'cmd:PROGRAM {inputs} {outputs}', or WEIGHTS.npz or "
+    ".safetensors in one of the layouts; if not given, rnn_scratch itself, or for a golden file the Keras here.",
 )
 @click.option("--timeout", type=float, help="Seconds that a program or graph may take for one question.  [60]")
 @click.option("--inputs", metavar="X.npy", help="Inputs (batch, timesteps, input_dim); drawn if not given.")
@@ -147,6 +147,50 @@ def record(model: str, output: str, **options: Any) -> int:
     recorded = ", ".join(f"{name} {value}" for name, value in golden.provenance["environment"].items())
     click.echo(f"{output}: {len(golden.cases)} cases, {size:,} bytes\n{recorded}")
     return 0
+
+
+@cli.command()
+@click.argument("model")
+@click.option("--to", required=True, metavar="FORMAT", help="npz, safetensors, torch, onnx or c.")
+@click.option(
+    "--layout", metavar="NAME", help="Of npz and safetensors: notebook (if not given), keras, torch, onnx, tflite."
+)
+@click.option("-o", "--output", metavar="FILE", help="The file to write; the model's name with the format's suffix.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the check's inputs.")
+def port(model: str, to: str, layout: str | None, output: str | None, seed: int) -> int:
+    """Write a saved model's weights in another layout, or the model as ONNX or C, and check what was written.
+
+    Beside the file stands its manifest, FILE.json: names, shapes, transposes, gate order.
+    Exit status: that of the check, 2 where there was nothing to check it with.
+    """
+    from parity import api
+    from parity.ports import FORMATS
+
+    if to not in FORMATS:
+        raise InputError(f"--to: expected {', '.join(FORMATS)}; received {to!r}")
+    quiet()
+    path = output or f"{os.path.splitext(os.path.basename(model))[0]}{FORMATS[to].suffix}"
+    made, report, why = api.port(model, to, path, layout=layout, seed=seed)
+    show_manifest(made.manifest)
+    click.echo(f"{path}, {path}.json: {len(made.data):,} bytes")
+    if report is None:
+        click.echo(f"not verified: {why}")
+        return 2
+    show(report, False)
+    return int(report.exit_status)
+
+
+def show_manifest(manifest: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("array", "shape", "from Keras's", "transposed", "gates")
+    for layer in manifest["layers"]:
+        for array in layer["arrays"]:
+            cells = array["name"], str(tuple(array["shape"])), f"{layer['layer']} {array['from']}"
+            table.add_row(*map(Text, cells), "yes" if array["transposed"] else "no", " ".join(layer.get("gates", [])))
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
 @cli.command()

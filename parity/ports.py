@@ -100,7 +100,7 @@ class OnnxGraph:
         return names[0] if outputs == 1 else names
 
     def constant(self, name: str, array: Array) -> str:
-        self.weights[name] = np.ascontiguousarray(array)
+        self.weights[name] = np.asarray(array, order="C")  # ascontiguousarray would make a number an array of one
         return name
 
     def axes(self, *values: int) -> str:
@@ -378,8 +378,10 @@ class Weights:
         self.path = path
         try:
             self.arrays, told = read(path)
-        except (ParityError, OSError):
+        except ParityError:
             raise
+        except OSError as error:
+            raise CandidateError(f"--candidate: {path}: cannot be read: {error.strerror}") from None
         except Exception as error:  # whatever a damaged file makes of the readers
             reason = " ".join(str(error).split()) or type(error).__name__
             raise CandidateError(f"--candidate: {path}: expected weights: {reason[:200]}") from None
