@@ -257,7 +257,8 @@ def packed(layer: Layer, layout: Layout) -> Arrays:
 
     Raises UnsupportedError for a layer that the library has no like of.
     """
-    return {name: array for entry in entries(layer, layout) for name, array in entry.arrays(layout).items()}
+    named = [item for entry in entries(layer, layout) for item in entry.arrays(layout).items()]
+    return {name: np.ascontiguousarray(array) for name, array in named}  # safetensors writes memory as it lies
 
 
 def unpacked(layer: Layer, layout: Layout, arrays: Mapping[str, Array]) -> Layer:
