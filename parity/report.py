@@ -25,7 +25,7 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class Divergence:
-    """The first element outside its ball: in the order of the output, then of the batch, then of the units."""
+    """An element outside its ball. The first one is so in the order of the output, then the batch, then the units."""
 
     batch: int
     timestep: int
@@ -36,10 +36,28 @@ class Divergence:
     ratio: float
 
     def __str__(self) -> str:
+        return f"first at {self.place}"
+
+    @property
+    def place(self) -> str:
         return (
-            f"first at timestep {self.timestep}, batch {self.batch}, unit {self.unit}: got {self.got:.7g}, "
+            f"timestep {self.timestep}, batch {self.batch}, unit {self.unit}: got {self.got:.7g}, "
             f"expected {self.expected:.7g} ± {self.radius:.1e} ({self.ratio:,.3g} radii)"
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: plain(value) for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Of each time step, or of each stretch of them, the element that is the most radii off: its |difference| and its
+    radius. At most a few hundred. seen_in: the question and the layer that it is of, where that is not the case."""
+
+    timesteps: tuple[int, ...]
+    differences: tuple[float, ...]
+    radii: tuple[float, ...]
+    seen_in: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,6 +101,7 @@ class CaseReport:
     the wrong shape is infinitely far off. max_abs, rms: of the candidate's differences, in the output's own unit, from
     what each step should have been. None where nothing could be compared. proved: the verdict rests on bounds alone.
     outside: of the question that failed, how many elements of how many (`count`). layers: of a model, its layer table.
+    worst_elements: the few worst ones outside in the question, and of a model in the layer, of first_divergence.
     """
 
     id: str
@@ -98,6 +117,8 @@ class CaseReport:
     outside: int = 0
     count: int = 0
     layers: tuple[LayerReport, ...] = ()
+    worst_elements: tuple[Divergence, ...] = ()
+    trace: Trace | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         line = f"{self.verdict}  {self.id}"
@@ -124,6 +145,7 @@ class CaseReport:
             "first_divergence": first and {key: plain(getattr(first, key)) for key in keys},
             "notes": list(self.notes),
             "layers": [layer.to_dict() for layer in self.layers],
+            "worst_elements": [element.to_dict() for element in self.worst_elements],
         }
 
 
@@ -177,7 +199,7 @@ class Report:
 
     causes: of a FAIL, the mistakes that explain it; known: what else is known of it. blind: of a PASS, the mistakes
     that would have passed too. strict: such a mistake makes it INCONCLUSIVE. smallest: the smallest case that fails,
-    in words; failure: that Case.
+    in words; failure: that Case. command: the command line that this came from, if one did.
     """
 
     cases: tuple[CaseReport, ...]
@@ -188,6 +210,7 @@ class Report:
     blind: tuple[Blind, ...] = ()
     strict: bool = False
     smallest: str = ""
+    command: str = ""
     failure: Any = field(default=None, repr=False, compare=False)
 
     @property
@@ -240,6 +263,7 @@ class Report:
             "no_difference": [blind.to_dict() for blind in self.no_difference],
             "not_asked": list(self.not_asked),
             "counts": self.counts,
+            "command": self.command,
         }
 
     def __str__(self) -> str:
