@@ -246,6 +246,12 @@ class Report:
         return {"cases": len(self.cases), **{verdict: found[verdict] for verdict in reversed(VERDICTS)}}
 
     @property
+    def counted(self) -> str:
+        """The counts in words."""
+        counts = ", ".join(f"{number} {name}" for name, number in self.counts.items() if name != "cases" and number)
+        return f"{len(self.cases)} cases: {counts}{self._largest()}" if self.cases else "no case"
+
+    @property
     def exit_status(self) -> int:
         return EXIT_STATUS[self.verdict]
 
@@ -281,13 +287,11 @@ class Report:
     def _summary(self) -> list[str]:
         lines = []
         if len(self.cases) > 1:
-            counts = ", ".join(f"{number} {name}" for name, number in self.counts.items() if name != "cases" and number)
-            lines.append(f"{self.verdict}  {len(self.cases)} cases: {counts}{self._largest()}")
+            lines.append(f"{self.verdict}  {self.counted}")
         if marks := self._marks():
             lines.append(f"every FAIL, and no PASS, has one of: {', '.join(marks)}")
         lines += self._explained()
-        if self.verdict in ("PASS", "FAIL"):
-            lines.append(self._proof())
+        lines += [self.proof] if self.proof else []
         lines += [f"not asked: {'; '.join(self.not_asked)}"] if self.not_asked else []
         return [*lines, ", ".join(f"{name} {value}" for name, value in self.environment.items())]
 
@@ -317,7 +321,11 @@ class Report:
         telling = all(marks & case for case in parts["FAIL"]) and 2 * len(parts["PASS"]) >= len(parts["FAIL"])
         return sorted(marks) if telling else []
 
-    def _proof(self) -> str:
+    @property
+    def proof(self) -> str:
+        """What the verdict rests on; nothing where nobody knows."""
+        if self.verdict not in ("PASS", "FAIL"):
+            return ""
         decisive = [case for case in self.cases if case.verdict == self.verdict]
         proved = sum(case.proved for case in decisive)
         share = "" if len(decisive) == 1 else f" in {proved} of {len(decisive)} cases"
