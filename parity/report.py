@@ -288,8 +288,8 @@ class Report:
         lines = []
         if len(self.cases) > 1:
             lines.append(f"{self.verdict}  {self.counted}")
-        if marks := self._marks():
-            lines.append(f"every FAIL, and no PASS, has one of: {', '.join(marks)}")
+        if self.marks:
+            lines.append(f"every FAIL, and no PASS, has one of: {', '.join(self.marks)}")
         lines += self._explained()
         lines += [self.proof] if self.proof else []
         lines += [f"not asked: {'; '.join(self.not_asked)}"] if self.not_asked else []
@@ -314,7 +314,8 @@ class Report:
             lines += [f"{what}: {told}"] if blind else []
         return lines
 
-    def _marks(self) -> list[str]:
+    @property
+    def marks(self) -> list[str]:
         """The parts of ids that tell the failing cases from the passing ones, if some do."""
         parts = {verdict: [set(c.id.split("-")) for c in self.cases if c.verdict == verdict] for verdict in VERDICTS}
         marks = set[str]().union(*parts["FAIL"]) - set[str]().union(*parts["PASS"])

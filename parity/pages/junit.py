@@ -18,7 +18,8 @@ def to_junit(report: Report) -> str:
     for case in report.cases:
         suite.add_testcase(testcase(case.id, result(case, report)))
     if report.verdict != "PASS" and all(case.verdict == "PASS" for case in report.cases):
-        suite.add_testcase(testcase("blind spots", problem(Error, report.verdict, str(report))))
+        whole = f"{report.verdict}  {report.counted}\n{report}"
+        suite.add_testcase(testcase("the report", problem(Error, report.verdict, whole)))
     xml = JUnitXml("parity")
     xml.add_testsuite(suite)
     text: bytes = xml.tostring()  # type: ignore[no-untyped-call]

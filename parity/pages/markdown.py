@@ -16,6 +16,7 @@ def blocks(report: Report) -> Iterator[str]:
     yield f"## {report.verdict}: parity with Keras"
     yield prose(report.counted) if len(report.cases) != 1 else only(report.cases[0])
     yield cases(troubled(report))
+    yield f"Every FAIL, and no PASS, has one of: {prose(', '.join(report.marks))}" if report.marks else ""
     for cause in report.causes:
         yield "\n>\n".join(f"> {prose(line)}" for line in str(cause).split("\n"))
     yield "\n".join(f"- {prose(line)}" for line in report.known)
@@ -23,7 +24,7 @@ def blocks(report: Report) -> Iterator[str]:
     yield blind("Not visible in this check: these mistakes would have passed too", report.not_visible)
     yield blind("No difference with these weights", report.no_difference)
     yield f"Not asked: {prose('; '.join(report.not_asked))}" if report.not_asked else ""
-    yield prose(report.proof).capitalize() if report.proof else ""
+    yield prose(report.proof[:1].upper() + report.proof[1:])
     yield f"Again:\n\n{fenced(report.command)}" if report.command else ""
     yield prose(", ".join(f"{name} {value}" for name, value in report.environment.items()))
 

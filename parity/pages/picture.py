@@ -7,8 +7,8 @@ from itertools import pairwise
 
 from parity.report import Divergence, Trace
 
-WIDTH, HEIGHT = 720, 300
-LEFT, RIGHT, TOP, BOTTOM = 84, WIDTH - 16, 26, HEIGHT - 58
+WIDTH, HEIGHT = 720, 330
+LEFT, RIGHT, TOP, BOTTOM = 84, WIDTH - 16, 36, HEIGHT - 40
 TICKS = 6
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 BELOW = 1e-3
@@ -68,7 +68,7 @@ def axes(scale: Scale) -> Iterator[str]:
     for timestep in ticks(scale.start, scale.stop):
         yield f'<path class="grid" d="M{scale.x(timestep)} {BOTTOM}v5"/>'
         yield f'<text class="along" x="{scale.x(timestep)}" y="{BOTTOM + 8}" dy="1em">{timestep:,}</text>'
-    yield f'<text class="along" x="{(LEFT + RIGHT) / 2}" y="{HEIGHT - 8}">timestep</text>'
+    yield f'<text class="down" x="{LEFT - 8}" y="{BOTTOM + 8}" dy="1em">step</text>'
 
 
 def ticks(start: float, stop: float) -> range:
@@ -99,9 +99,9 @@ def outside(trace: Trace, scale: Scale) -> str:
 def mark(timestep: int, scale: Scale) -> Iterator[str]:
     """The first divergence, its words on the side where there is room."""
     x, right = scale.x(timestep), timestep > (scale.start + scale.stop) / 2
-    yield f'<path class="first" d="M{x} {TOP - 6}V{BOTTOM}"/>'
+    yield f'<path class="first" d="M{x} {TOP - 8}V{BOTTOM}"/>'
     yield (
-        f'<text class="{"down" if right else "from"}" x="{x}" dx="{-6 if right else 6}" y="{TOP - 10}">'
+        f'<text class="{"down" if right else "from"}" x="{x}" dx="{-6 if right else 6}" y="{TOP - 14}">'
         f"first outside: timestep {timestep:,}</text>"
     )
 
