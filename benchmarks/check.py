@@ -23,7 +23,7 @@ from parity import api
 from parity.adapters import keras as keras_adapter
 from parity.adapters.keras import muted_start
 from parity.api import check, check_grid
-from parity.candidates import as_candidate
+from parity.arguments import as_candidate
 from parity.cases import Case, grid
 from parity.findings import Tolerance
 from parity.judge import examine

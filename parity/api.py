@@ -14,8 +14,20 @@ from parity import files
 from parity import report as reports
 from parity.adapters import keras as adapter
 from parity.adapters.keras_files import load_model
-from parity.candidates import Answer, Candidate, Outputs, as_candidate, scratch
-from parity.cases import Case, case_id, companions, draw_inputs, generator, leading, probes, state_kept, two_calls
+from parity.arguments import as_candidate
+from parity.candidates import ANY, Answer, Candidate, Outputs, scratch
+from parity.cases import (
+    WEIGHTS,
+    Case,
+    case_id,
+    companions,
+    draw_inputs,
+    generator,
+    leading,
+    probes,
+    state_kept,
+    two_calls,
+)
 from parity.diagnosis import Diagnosis, blind_spots, diagnose
 from parity.errors import CandidateError, InputError, UnsupportedError
 from parity.facts import facts, stale_cause
@@ -23,7 +35,7 @@ from parity.findings import Finding, Tally, Tolerance
 from parity.judge import Asker, examine, judge_answer, rejudge
 from parity.mistakes import MISTAKES
 from parity.report import VERDICTS, Blind, CaseReport, Cause, Divergence, LayerReport, Report, Trace
-from parity.rounding import NARROWER
+from parity.rounding import ARITHMETIC, NARROWER
 from parity.shrink import described, shrink
 from rnn_scratch import Sequential
 from rnn_scratch.layers import Layer
@@ -47,20 +59,22 @@ def check(
     rtol: float = 0.0,
     strict: bool = False,
     only_mistake: str | None = None,
+    timeout: float | None = None,
 ) -> Report:
     """Is the candidate the same function as the Keras layer, within what rounding explains?
 
     candidate: a function called by its parameters' names (`x` first, and of `layer`, an rnn_scratch layer, `mask` and
         `initial_state` those it has); a step function `step(x_t, state)` for x_t (batch, input_dim) and state
-        (batch, units); or an array of outputs for exactly `x`, a tuple with the state where the layer returns it.
-    keras_layer: what `from_keras` takes, or a path to a saved model of that. One that is not built yet is built from
-        input_shape, or the shape of x, and given random weights and biases.
+        (batch, units); a torch.nn.Module; an array of outputs for exactly `x`, a tuple with the state where the layer
+        returns it; or what `--candidate` names: "port.py:name", "model.onnx", "model.tflite", "cmd:...".
+    keras_layer: what `from_keras` takes, or a path to a saved model of that, or to a golden file (see `check_file`).
+        One that is not built yet is built from input_shape, or the shape of x, and given random weights and biases.
     x: (batch, timesteps, input_dim); cast to the layer's dtype. Drawn from N(0, 1) where not given.
     input_shape: (timesteps, input_dim), where x is not given.
     mask: (batch, timesteps), true where a step counts. initial_state: (batch, units). seed: of all that is drawn.
     atol, rtol: widen each radius to at least atol + rtol |expected|; such a verdict is not proved.
     strict: a PASS that a known mistake would have got as well is INCONCLUSIVE. only_mistake: the id of the only mistake
-        that is looked for.
+        that is looked for. timeout: seconds that a program or graph may take for one question.
 
     A candidate that can be called is asked for more than x: short and long sequences, other batch sizes, masks and
     states where it takes them, probes that leave rounding nothing to do, and the first question once again. Keras's own
@@ -71,19 +85,23 @@ def check(
     tolerance = make_tolerance(atol, rtol)
     check_shape_and_seed(input_shape, seed)
     check_mistake(only_mistake)
-    asked = as_candidate(candidate)
+    asked = as_candidate(candidate, timeout)
     if isinstance(keras_layer, str | os.PathLike):
-        keras_layer = load_model(os.fspath(keras_layer))
+        path = os.fspath(keras_layer)
+        if path.endswith(".npz"):
+            for name, given in (
+                ("x", x),
+                ("input_shape", input_shape),
+                ("mask", mask),
+                ("initial_state", initial_state),
+            ):
+                if given is not None:
+                    raise InputError(f"{name}: {path} has its own inputs; expected none beside it")
+            return file_report(asked, files.load(path), Survey(asked, tolerance, seed, strict, only_mistake))
+        keras_layer = load_model(path)
     if not asked.callable and x is None:
         raise InputError("x: expected the inputs that the outputs were computed from; received none")
-    shape = tuple(input_shape) if input_shape is not None else None if x is None else np.shape(x)[1:]
-    built = shape is not None and adapter.build_random(keras_layer, shape, seed)
-    own = adapter.from_keras(keras_layer)
-    if not own.state_units:
-        kinds = ", ".join(part.kind for part in own.parts.values()) or own.kind
-        raise UnsupportedError(f"{own.name}: expected at least one recurrent layer; it has {kinds}")
-    own.reset_state()
-    case = make_case(own, x, shape, adapter.static_input_shape(keras_layer), mask, initial_state, seed)
+    own, case, built = put(keras_layer, x, input_shape, mask, initial_state, seed, asked.fixed)
     for name in needs(case) - asked.takes:
         raise CandidateError(f"candidate: this case has {name}; expected a function with a parameter of that name")
     survey = Survey(asked, tolerance, seed, strict, only_mistake)
@@ -91,6 +109,27 @@ def check(
     told = ["the Keras layer was not built: it was given random weights and biases"] if built else []
     result = replace(result, notes=(*told, *adapter.notes_on(keras_layer), *result.notes))
     return survey.report([result], adapter.environment(keras_layer))
+
+
+def put(
+    keras_layer: Any,
+    x: Any,
+    input_shape: tuple[int, ...] | None,
+    mask: Any,
+    initial_state: Any,
+    seed: int,
+    fixed: tuple[int | None, int | None],
+) -> tuple[Layer, Case, bool]:
+    """The layer taken out of Keras, the user's own case of it, and whether it had to be built."""
+    shape = tuple(input_shape) if input_shape is not None else None if x is None else np.shape(x)[1:]
+    built = shape is not None and adapter.build_random(keras_layer, shape, seed)
+    own = adapter.from_keras(keras_layer)
+    if not own.state_units:
+        kinds = ", ".join(part.kind for part in own.parts.values()) or own.kind
+        raise UnsupportedError(f"{own.name}: expected at least one recurrent layer; it has {kinds}")
+    own.reset_state()
+    batch, timesteps = adapter.static_input_shape(keras_layer)
+    return own, make_case(own, x, shape, (batch, fixed[1] or timesteps), mask, initial_state, seed), built
 
 
 def assert_parity(candidate: Any, keras_layer: Any, x: Any = None, **options: Any) -> Report:
@@ -144,12 +183,140 @@ def check_file(
     rtol: float = 0.0,
     strict: bool = False,
     only_mistake: str | None = None,
+    timeout: float | None = None,
 ) -> Report:
-    """The cases of a file that `save_failure` wrote, once more. The candidate: as for `check`."""
+    """The cases of a file once more, which `record` or `--save-failure` wrote.
+
+    candidate: as for `check`; where Keras's outputs are recorded, outputs too: an array for the first case, or a dict
+    of case number to array or tuple; None for the Keras installed here, or, where they are not, for rnn_scratch. What
+    was recorded takes Keras's place: neither Keras nor TensorFlow is needed then.
+    """
     check_mistake(only_mistake)
-    cases = files.load(path)
-    asked = as_candidate(scratch if candidate is None else candidate)
-    return check_cases(asked, cases, Survey(asked, make_tolerance(atol, rtol), seed, strict, only_mistake))
+    golden = files.load(path)
+    asked: Candidate
+    if candidate is None:
+        asked = adapter.Installed() if golden.answers else as_candidate(scratch)
+    elif isinstance(candidate, Mapping):
+        asked = Outputs({golden.cases[n].id: value for n, value in candidate.items() if n < len(golden.cases)})
+    else:
+        asked = as_candidate(candidate, timeout)
+    return file_report(asked, golden, Survey(asked, make_tolerance(atol, rtol), seed, strict, only_mistake))
+
+
+def file_report(asked: Candidate, golden: files.Golden, survey: "Survey") -> Report:
+    if not golden.answers:
+        return check_cases(asked, golden.cases, survey)
+    first, *others = golden.cases
+    for name in needs(first) - asked.takes:
+        raise CandidateError(f"candidate: the file's first case has {name}; expected a candidate that takes it")
+    questions = []
+    for case in others:
+        lacking = needs(case) - asked.takes
+        if case.layer is not first.layer and not asked.takes & WEIGHTS:
+            survey.skip("other weights")
+        elif lacking:
+            survey.skip(" and ".join(sorted(lacking)))
+        elif asked.callable or (isinstance(asked, Outputs) and case.id in asked.known):
+            questions.append(case)
+    result = survey.ask(Recorded(golden), first, thorough=False, questions=questions)
+    recorded = golden.provenance.get("environment", {})
+    told = ", ".join(f"{name} {value}" for name, value in recorded.items() if name not in ("python", "numpy"))
+    return survey.report([result], {"recorded by": told})
+
+
+class Recorded:
+    """Keras's outputs as a file has them."""
+
+    callable = False
+    takes = frozenset({"layer", "mask", "initial_state"})
+    fixed = ANY
+
+    def __init__(self, golden: files.Golden) -> None:
+        self.answers = golden.answers
+
+    def ask(self, case: Case) -> Answer:
+        return self.answers[case.id][0]
+
+    def converse(self, case: Case) -> list[Answer]:
+        return list(self.answers[case.id])
+
+
+GROUPS = ("inputs", "companions", "probes", "lattices")
+"""What `record` can record: the inputs themselves; other lengths, batches, masks and states; probes with the layer's
+own weights; probes with other weights, for candidates that take `layer` or `weights`."""
+
+
+def record(
+    keras_layer: Any,
+    path: str,
+    x: Any = None,
+    *,
+    input_shape: tuple[int, ...] | None = None,
+    mask: Any = None,
+    initial_state: Any = None,
+    seed: int = 0,
+    cases: Sequence[str] = GROUPS[:3],
+) -> files.Golden:
+    """Write a golden file: what `check` would ask, and what Keras answers, for checks that need no Keras.
+
+    keras_layer, x, input_shape, mask, initial_state, seed: as for `check`. path: of the .npz; written whole or not at
+    all. cases: of GROUPS, those to record; the first question always is. Raises what `check` raises, and InputError for
+    a path that cannot be written and where Keras and the reference disagree on the first question.
+    """
+    unknown = [name for name in cases if name not in GROUPS]
+    if unknown:
+        raise InputError(f"cases: expected of {', '.join(GROUPS)}; received {', '.join(unknown)}")
+    check_shape_and_seed(input_shape, seed)
+    with files.writing(path) as write:
+        if isinstance(keras_layer, str | os.PathLike):
+            keras_layer = load_model(os.fspath(keras_layer))
+        own, case, _ = put(keras_layer, x, input_shape, mask, initial_state, seed, ANY)
+        oracle = adapter.Oracle(keras_layer, own)
+        found = [examine(oracle, question, Tolerance()) for question in recordable(case, cases, seed)]
+        if found[0].verdict == "FAIL":
+            raise InputError(f"{own.name}: Keras and the reference disagree on its outputs: nothing can be recorded")
+        answers = {finding.case.id: finding.answers for finding in found if finding.verdict != "FAIL"}
+        asked = tuple(finding.case for finding in found if finding.case.id in answers)
+        golden = files.Golden(asked, answers, provenance(keras_layer, own, seed))
+        data = files.packed(golden)
+        if len(data) > files.LARGEST:
+            raise InputError(
+                f"cases: {len(data) >> 20} MiB would be more than {files.LARGEST >> 20}; record fewer cases"
+            )
+        write(data)
+    return golden
+
+
+def recordable(case: Case, groups: Sequence[str], seed: int) -> Iterator[Case]:
+    """The case, and what a candidate may be asked beside it whatever it takes."""
+    yield case
+    everything = frozenset({"mask", "initial_state"})
+    if "companions" in groups:
+        yield from companions(case, everything, seed)
+        if case.layer.stateful:
+            yield two_calls(case, seed)
+    if "probes" in groups:
+        yield from probes(case, everything, seed)
+    if "lattices" in groups:
+        plain = [question.id for question in probes(case, everything, seed)]
+        for takes in (everything | WEIGHTS, WEIGHTS):
+            yield from (question for question in probes(case, takes, seed) if question.id not in plain)
+
+
+def provenance(keras_layer: Any, own: Layer, seed: int) -> dict[str, Any]:
+    """What recorded a file, and what its verdicts rest on."""
+    environment = {**reports.environment(), **adapter.environment(keras_layer)}
+    slope = 0.2 if "tf_keras" in environment else 1 / 6
+    policy = str(getattr(getattr(keras_layer, "dtype_policy", None), "name", own.dtype.name))
+    dtypes = {part.dtype.name for part in (own, *own.parts.values())}
+    arithmetic = {name: vars(ARITHMETIC[name]) for name in sorted(dtypes)}
+    return {
+        "environment": environment,
+        "dtype_policy": policy,
+        "hard_sigmoid_slope": slope,
+        "arithmetic": arithmetic,
+        "seed": seed,
+    }
 
 
 def check_cases(
@@ -284,11 +451,18 @@ class Survey:
         except (CandidateError, adapter.KerasError) as error:
             return CaseReport(case.id, "ERROR", notes=(str(error),))
 
-    def ask(self, oracle: Candidate, case: Case, thorough: bool) -> CaseReport:
-        """The case and what is asked beside it. An error of the case itself, or of its repetition, is raised."""
+    def ask(self, oracle: Candidate, case: Case, thorough: bool, questions: Sequence[Case] | None = None) -> CaseReport:
+        """The case and what is asked beside it, those questions if they are given. An error of the case itself, or of
+        its repetition, is raised."""
         findings = self.twice(oracle, case)
-        for question in self.beside(case, thorough):
+        for question in self.beside(case, thorough) if questions is None else questions:
             name = question.id.removeprefix(case.id + " / ")
+            steps = self.candidate.fixed[1]
+            if steps and question.rows and question.timesteps < steps and question.mask is None:
+                question = question.padded(steps)
+            if steps not in (None, question.timesteps // question.calls):
+                self.refused.setdefault(f"the candidate was built for {steps} timesteps", []).append(name)
+                continue
             try:
                 found = self.examine(oracle, question)
             except CandidateError as error:
@@ -314,7 +488,7 @@ class Survey:
         if second is not None:
             found = self.once_more(case, findings[0][0], second)
             findings.append((found, Finding(found.case)))
-        elif self.candidate.callable:
+        elif self.candidate.callable and oracle.callable:
             findings.append(self.examine(oracle, case.first(AGAIN_STEPS)))
         return findings
 
@@ -474,7 +648,7 @@ class Survey:
             yield f"{', '.join(dict.fromkeys(questions))} ({reason})"
         if not self.candidate.callable:
             yield "any inputs but these, and a second call"
-            partial = isinstance(self.candidate, Outputs) and len(self.candidate.outputs) == 1
+            partial = isinstance(self.candidate, Outputs) and self.candidate.single
             if partial and any(len(case.layer.output_shapes(case.x.shape)) > 1 for case in self.asked):
                 yield "the final state, which was not among the outputs"
         model = any(isinstance(case.layer, Sequential) for case in self.asked)  # masks by its inputs, states from zeros

@@ -1,16 +1,10 @@
 """Candidates: whatever is to be judged, made to answer Cases. Each kind is a small wrapper Case -> Answer."""
 
 import copy
-import difflib
 import functools
-import importlib
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from types import FunctionType, ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -44,11 +38,13 @@ class Answer:
 
 
 class Candidate(Protocol):
-    """takes: of "layer", "mask", "initial_state", those it can be asked with. callable: it can be asked other questions
-    than the user's own."""
+    """takes: of "layer", "weights" (those of a layer whose settings stay), "mask", "initial_state", those it can be
+    asked with. callable: it can be asked other questions than the user's own. fixed: the batch and the timesteps that
+    it was built for, None where either is open."""
 
     takes: frozenset[str]
     callable: bool
+    fixed: tuple[int | None, int | None]
 
     def ask(self, case: Case) -> Answer: ...
 
@@ -57,13 +53,7 @@ class Candidate(Protocol):
         ...
 
 
-def as_candidate(value: Any) -> Candidate:
-    """A function `f(x[, layer][, mask][, initial_state])`, a step function `step(x_t, state[, layer])`, or outputs."""
-    if not callable(value):
-        return Outputs(value)
-    names = parameters(value)
-    return StepFunction(value, names) if "state" in names else Function(value, names)
-
+ANY: tuple[int | None, int | None] = (None, None)
 
 ASKABLE = ("layer", "mask", "initial_state")
 Parameters = Mapping[str, inspect.Parameter]
@@ -118,6 +108,7 @@ class Call:
 class Function:
     """A function called by its parameters' names."""
 
+    fixed = ANY
     callable = True
 
     def __init__(self, function: Callable[..., Any], names: Parameters) -> None:
@@ -213,6 +204,7 @@ class StepFunction:
     has several -> h_t and the new state, or the new state alone. The loop, with its mask, direction and first state, is
     ours."""
 
+    fixed = ANY
     callable = True
     takes: frozenset[str]
 
@@ -274,19 +266,31 @@ def walk(case: Case, step: Callable[[int, States], tuple[Array, States]], steps:
 
 
 class Outputs:
-    """Outputs that were computed elsewhere, for the user's own inputs and no others."""
+    """Outputs that were computed elsewhere, for the user's own inputs; or, by the ids of cases, for those."""
 
     callable = False
+    fixed = ANY
     takes = frozenset({"mask", "initial_state"})
 
     def __init__(self, value: Any) -> None:
-        self.outputs = tuple(map(as_output, value)) if isinstance(value, tuple) else (as_output(value),)
+        self.known = {name: several(own) for name, own in value.items()} if isinstance(value, Mapping) else {}
+        self.outputs = () if isinstance(value, Mapping) else several(value)
+
+    @property
+    def single(self) -> bool:
+        return all(len(outputs) == 1 for outputs in (self.known.values() if self.known else (self.outputs,)))
 
     def ask(self, case: Case) -> Answer:
-        return Answer(self.outputs, partial=True)
+        if self.known and case.id not in self.known:
+            raise CandidateError(f"--outputs: expected those of {case.id}; there are some of {', '.join(self.known)}")
+        return Answer(self.known.get(case.id, self.outputs), partial=True)
 
     def converse(self, case: Case) -> list[Answer]:
         raise CandidateError("outputs of one call")
+
+
+def several(value: Any) -> tuple[Array, ...]:
+    return tuple(map(as_output, value)) if isinstance(value, tuple) else (as_output(value),)
 
 
 def scratch(x: Array, layer: Any, mask: Any = None, initial_state: Any = None) -> Any:
@@ -323,42 +327,3 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, tuple):
         return all(same(x, y) for x, y in zip(a, b, strict=True))
     return b is None or (a is not None and np.array_equal(np.nan_to_num(a), np.nan_to_num(b)))
-
-
-def load(spec: str) -> Any:
-    """`file.py:name` or `package.module:name` -> the object of that name. CandidateError says what is missing."""
-    place, _, name = spec.rpartition(":")
-    if not place or not name:
-        raise CandidateError(f"--candidate: expected FILE.py:NAME or MODULE:NAME; received {spec!r}")
-    try:
-        module = _module(place)
-    except CandidateError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise CandidateError(f"--candidate: importing {place} raised {one_line(error)}") from error
-    if not hasattr(module, name):
-        near = difflib.get_close_matches(name, [n for n, v in vars(module).items() if isinstance(v, FunctionType)])
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise CandidateError(f"--candidate: {place} has no {name!r}{hint}")
-    found = getattr(module, name)
-    if not callable(found):
-        raise CandidateError(f"--candidate: expected a function; {spec} is a {type(found).__name__}")
-    return found
-
-
-def _module(place: str) -> ModuleType:
-    path = Path(place)
-    if path.suffix != ".py":
-        sys.path.insert(0, "")
-        return importlib.import_module(place)
-    if not path.is_file():
-        raise CandidateError(f"--candidate: no file {place}")
-    name = f"parity_candidate_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent.resolve()))
-    sys.modules[name] = module  # dataclasses and pickle look a module up by its name
-    spec.loader.exec_module(module)
-    return module

@@ -72,6 +72,20 @@ class Case:
         mask = None if self.mask is None else self.mask[:, kept]
         return replace(self, x=self.x[:, kept], mask=mask, initial_state=states)
 
+    def rows_at(self, rows: NDArray[np.intp]) -> "Case":
+        """The case of those batch rows."""
+        mask = None if self.mask is None else self.mask[rows]
+        states = None if self.initial_state is None else tuple(state[rows] for state in self.initial_state)
+        named = tuple(self.rows[n] for n in rows) if self.rows else ()
+        return replace(self, x=self.x[rows], mask=mask, initial_state=states, rows=named)
+
+    def padded(self, steps: int) -> "Case":
+        """The case with inputs of zeros after its own, in the order of processing, up to so many steps."""
+        width = [(0, 0), (0, steps - self.timesteps), *[(0, 0)] * (self.x.ndim - 2)]
+        if getattr(self.layer, "go_backwards", False):
+            width[1] = width[1][::-1]
+        return replace(self, x=np.pad(self.x, width))
+
     def first(self, steps: int) -> "Case":
         """The case cut to the first steps that are processed."""
         return self.steps(0, steps, self.initial_state)
@@ -473,7 +487,7 @@ def companions(case: Case, takes: frozenset[str], seed: int) -> Iterator[Case]:
     if case.timesteps < LONG:
         yield drawn(f"{LONG} timesteps, batch 2", 2, LONG)
     if isinstance(layer, Sequential):
-        if "layer" in takes:
+        if takes & WEIGHTS:
             other = randomized(layer, rng)
             yield replace(drawn("other weights", 3, 4), layer=other)
         return
@@ -525,6 +539,8 @@ def leading(layer: Layer) -> Iterator[Layer]:
 
 
 LONG = 30
+WEIGHTS = frozenset({"layer", "weights"})
+"""Of what a candidate may take: either lets it be asked with other weights."""
 
 
 def _typical(x: Array) -> float:
@@ -554,7 +570,7 @@ def probes(case: Case, takes: frozenset[str], seed: int) -> Iterator[Case]:
         yield unit_states(case)
         if len(case.layer.cell.gates) > 1:
             yield unit_inputs_and_states(case)
-    if "layer" in takes:
+    if takes & WEIGHTS:
         yield from lattices(case, "initial_state" in takes, seed)
 
 

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shlex
+import signal
 import sys
 import traceback
 import warnings
@@ -42,9 +43,20 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("model", required=False)
-@click.option("--candidate", metavar="FILE.py:NAME", help="The function to judge; rnn_scratch itself if not given.")
+@click.option(
+    "--candidate",
+    metavar="WHAT",
+    help="What is judged: FILE.py:NAME, MODEL.onnx, MODEL.tflite or 'cmd:PROGRAM {inputs} {outputs}'; if not given, "
+    "rnn_scratch itself, or for a golden file the Keras installed here.",
+)
+@click.option("--timeout", type=float, help="Seconds that a program or graph may take for one question.  [60]")
 @click.option("--inputs", metavar="X.npy", help="Inputs (batch, timesteps, input_dim); drawn if not given.")
-@click.option("--outputs", metavar="Y.npy", help="Outputs computed elsewhere from --inputs, instead of a candidate.")
+@click.option(
+    "--outputs",
+    metavar="Y.npy",
+    help="Outputs computed elsewhere from --inputs, instead of a candidate; from a golden file's inputs (`0/x` in it), "
+    "or an .npz of them by the numbers of its cases.",
+)
 @click.option("--mask", metavar="M.npy", help="Mask (batch, timesteps), true where a step counts.")
 @click.option("--initial-state", metavar="S.npy", help="Initial state (batch, units).")
 @click.option("--input-shape", callback=integers, metavar="T,D", help="(timesteps, input_dim) of drawn inputs.")
@@ -79,9 +91,10 @@ def check(model: str | None, listing: bool, verbose: bool, **options: Any) -> in
     """Check a candidate against Keras.
 
     Without MODEL: over the built-in grid of SimpleRNN, LSTM and GRU cases; a candidate is then a function
-    forward(x, layer). With MODEL, a saved Keras model (a recurrent layer, or layers one after another): a function of x
-    (and of layer, mask, initial_state those it has), which may return a dict of layer name to output; a step function
-    step(x_t, state) for one layer; or --outputs.
+    forward(x, layer). With MODEL, a saved Keras model (a recurrent layer, or layers one after another), or a golden
+    file that `parity record` made of one: a function of x (and of layer, mask, initial_state those it has), which may
+    return a dict of layer name to output; a step function step(x_t, state) for one layer; a torch module; an ONNX or
+    TFLite file; any program that reads and writes .npy ({mask}, {initial_state}, {weights} are files too); --outputs.
 
     Exit status: 0 PASS, 1 FAIL, 2 INCONCLUSIVE or ERROR.
     """
@@ -92,7 +105,7 @@ def check(model: str | None, listing: bool, verbose: bool, **options: Any) -> in
         for case in grid(select, options["only"], options["seed"]):
             click.echo(case.id)
         return 0
-    from parity.files import packed, writing
+    from parity.files import Golden, packed, writing
 
     with pages(options) as write, writing(options["save_failure"], "--save-failure") as write_failure:
         quiet()
@@ -104,9 +117,39 @@ def check(model: str | None, listing: bool, verbose: bool, **options: Any) -> in
             raise
         write(report)
         if report.failure is not None:
-            write_failure(packed([report.failure]))
+            write_failure(packed(Golden((report.failure,))))
     show(report, verbose)
     return int(report.exit_status)
+
+
+@cli.command()
+@click.argument("model")
+@click.option("-o", "--output", required=True, metavar="GOLDEN.npz", help="The file to write.")
+@click.option("--inputs", metavar="X.npy", help="Inputs (batch, timesteps, input_dim); drawn if not given.")
+@click.option("--mask", metavar="M.npy", help="Mask (batch, timesteps), true where a step counts.")
+@click.option("--initial-state", metavar="S.npy", help="Initial state (batch, units).")
+@click.option("--input-shape", callback=integers, metavar="T,D", help="(timesteps, input_dim) of drawn inputs.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all that is drawn.")
+@click.option(
+    "--cases",
+    callback=names,
+    default="inputs,companions,probes",
+    show_default=True,
+    help="What to record: inputs; companions (other lengths, batches, masks, states); probes; lattices (probes with "
+    "other weights, for candidates that take them).",
+)
+def record(model: str, output: str, **options: Any) -> int:
+    """Record what Keras makes of a saved model: a golden file, which `parity check` needs no Keras for."""
+    from parity import api
+
+    quiet()
+    arrays = {name: load_array(f"--{name.replace('_', '-')}", options.pop(name)) for name in ("mask", "initial_state")}
+    x = load_array("--inputs", options.pop("inputs"))
+    golden = api.record(model, output, x, **arrays, **options)
+    size = os.path.getsize(output)
+    recorded = ", ".join(f"{name} {value}" for name, value in golden.provenance["environment"].items())
+    click.echo(f"{output}: {len(golden.cases)} cases, {size:,} bytes\n{recorded}")
+    return 0
 
 
 @cli.command()
@@ -177,65 +220,97 @@ def refuse(options: dict[str, Any], what: str, *given: str) -> None:
 
 def check_file(path: str, select: dict[str, Any], options: dict[str, Any]) -> Any:
     from parity import api
-    from parity.candidates import load
 
     refuse_selection(select, options)
-    refuse(options, "the file has its own", "inputs", "outputs", "mask", "initial_state", "input_shape")
-    return api.check_file(load(options["candidate"]) if options["candidate"] else None, path, **always(options))
+    refuse(options, "the file has its own", "inputs", "mask", "initial_state", "input_shape")
+    one_of(options, "candidate", "outputs")
+    outputs = load_outputs(options["outputs"])
+    candidate = options["candidate"] if outputs is None else outputs
+    return api.check_file(candidate, path, timeout=options["timeout"], **always(options))
 
 
 def check_model(model: str, select: dict[str, Any], options: dict[str, Any]) -> Any:
     from parity import api
-    from parity.candidates import load, scratch
+    from parity.candidates import scratch
 
     refuse_selection(select, options)
-    if options["outputs"] and options["candidate"]:
-        raise InputError("--outputs and --candidate: expected one of them")
+    one_of(options, "candidate", "outputs")
     if options["outputs"] and not options["inputs"]:
         raise InputError("--outputs: expected --inputs too, the inputs that they were computed from")
-    candidate = load_array("--outputs", options["outputs"])
-    if candidate is None:
-        candidate = load(options["candidate"]) if options["candidate"] else scratch
+    outputs = load_array("--outputs", options["outputs"])
     return api.check(
-        candidate,
+        (options["candidate"] or scratch) if outputs is None else outputs,
         model,
         load_array("--inputs", options["inputs"]),
         input_shape=options["input_shape"],
         mask=load_array("--mask", options["mask"]),
         initial_state=load_array("--initial-state", options["initial_state"]),
+        timeout=options["timeout"],
         **always(options),
     )
 
 
+def one_of(options: dict[str, Any], *names: str) -> None:
+    if all(options[name] for name in names):
+        raise InputError(f"{' and '.join(f'--{name}' for name in reversed(names))}: expected one of them")
+
+
 def check_grid(model: None, select: dict[str, Any], options: dict[str, Any]) -> Any:
     from parity import api
-    from parity.candidates import load
     from parity.cases import grid
 
     refuse(options, "the grid draws its own", "inputs", "outputs", "mask", "initial_state", "input_shape")
     one = bool(options["candidate"]) and "layer" not in select  # a port is a port of one layer
     cases = grid({"layer": ["simple_rnn"], **select} if one else select, options["only"], options["seed"])
-    candidate = load(options["candidate"]) if options["candidate"] else None
     with progress(len(cases)) as done:
-        report = api.check_grid(candidate, cases, **always(options), done=done)
+        report = api.check_grid(options["candidate"], cases, **always(options), done=done)
     others = ("other layers: --layer names what the candidate is a port of",) if one else ()
     return replace(report, not_asked=(*others, *report.not_asked))
 
 
 def load_array(option: str, path: str | None) -> Any:
     """The array in an .npy file, never unpickled; InputError for anything else."""
-    import numpy as np
+    from parity.files import array_of
 
     if path is None:
         return None
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        reason = " ".join(str(error).split()) or "the file is empty"
-        raise InputError(f"{option}: {path}: expected an .npy file of numbers: {reason}") from None
-    if not isinstance(array, np.ndarray):
+    data = bytes_of(option, path)
+    if data.startswith(b"PK"):
         raise InputError(f"{option}: {path}: expected one array (.npy); received an archive of several")
-    return array
+    try:
+        return array_of(data)
+    except Exception as error:  # whatever a damaged file makes of the reader
+        reason = " ".join(str(error).split()) if data else "the file is empty"
+        raise InputError(f"{option}: {path}: expected an .npy file of numbers: {reason[:200]}") from None
+
+
+def bytes_of(option: str, path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise InputError(f"{option}: {path}: cannot be read: {error.strerror}") from None
+
+
+def load_outputs(path: str | None) -> Any:
+    """Outputs for a golden file: an array, or of an .npz, {number of the case: its arrays}."""
+    from parity.files import arrays_in
+
+    data = b"" if path is None else bytes_of("--outputs", path)
+    if path is None or not data.startswith(b"PK"):
+        return load_array("--outputs", path)
+    found: dict[int, tuple[Any, ...]] = {}
+    try:
+        for name, array in sorted(arrays_in(data).items()):
+            case, _, _ = name.partition("/")
+            found[int(case)] = (*found.get(int(case), ()), array)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"--outputs: {path}: expected an .npz of arrays called by the numbers of cases, 0, 1, ... (0/0, 0/1, ... "
+            f"where there are several): {reason}"
+        ) from None
+    return found
 
 
 @contextlib.contextmanager
@@ -330,6 +405,8 @@ def quiet() -> None:
 
 def main() -> None:
     """The command `parity`: one line on standard error and status 2 for whatever is wrong with the question."""
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # nothing half written stays behind
     try:
         status = cli.main(standalone_mode=False)
     except ParityError as error:

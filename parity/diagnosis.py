@@ -68,9 +68,7 @@ class Question:
         if case.calls > 1 or case.batch <= FEW or not first:
             return self
         rows = np.unique(np.concatenate([[first["batch"]], np.linspace(0, case.batch - 1, FEW - 1).astype(int)]))
-        states = None if case.initial_state is None else tuple(state[rows] for state in case.initial_state)
-        mask = None if case.mask is None else case.mask[rows]
-        part = replace(case, x=case.x[rows], mask=mask, initial_state=states, rows=())
+        part = case.rows_at(rows)
         answers = tuple(cut(answer, rows) for answer in self.finding.answers)
         return Question(rejudge(part, answers, Tolerance()))
 

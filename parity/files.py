@@ -1,17 +1,23 @@
-"""Cases on disk: one .npz of plain arrays, and JSON that says what they are. Nothing is pickled, ever.
+"""Cases on disk, with Keras's outputs where those were recorded: one .npz of plain arrays, and JSON that says what they
+are. Nothing is pickled, ever.
 
-`cases.json`, an array of bytes, holds the schema's version, the cases with their layers, and the SHA-256 of all of it
-with the arrays; a file of which a byte of that has changed is refused. bfloat16 is kept as the 16-bit integers that it
-lies in.
+`cases.json`, an array of bytes, holds the schema's version, the cases and their layers, and where they come from. Every
+layer's arrays stand in the file once, as `layer0/Wx`; those of the first case as `0/x`, `0/mask`, `0/initial_state/0`,
+and Keras's answer as `0/0/outputs/0`: case, call, which of its arrays. bfloat16 is kept as the 16-bit integers that it
+lies in. The archive's comment is the SHA-256 of every byte before it: a file of which any byte has changed is refused
+before anything in it is read.
 """
 
 import contextlib
 import hashlib
 import json
+import math
 import os
+import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from parity.candidates import Answer, one_line
 from parity.cases import Case, named_dtype
 from parity.errors import InputError, ParityError
 from rnn_scratch import (
@@ -35,15 +42,16 @@ from rnn_scratch import (
     SimpleRNNCell,
     TimeDistributed,
 )
-from rnn_scratch.layers import Layer, Recurrent, recurrent
+from rnn_scratch.layers import PROFILES, Layer, Recurrent, recurrent
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
 
-SCHEMA = 1
+SCHEMA = 2
 INDEX = "cases.json"
-LARGEST = 1 << 30
-"""Bytes that a file may declare its arrays to have."""
+DIGEST = 64
+LARGEST = 1 << 28
+"""Bytes that a file may have, and declare its arrays to have."""
 
 
 # --- layers as data ---
@@ -57,6 +65,7 @@ def describe(layer: Layer) -> dict[str, Any]:
     if isinstance(layer, Recurrent):
         settings = {key: value for key, value in layer.cell.settings.items() if value is not None}
         found |= {"cell": settings, "settings": layer.settings, "use_bias": layer.cell.use_bias}
+        found["profile"] = layer.profile.name
     for name in ("merge_mode", "mask_zero", "mask_value", "use_bias"):
         if hasattr(layer, name):
             found[name] = getattr(layer, name)
@@ -86,6 +95,7 @@ def rebuild(found: Mapping[str, Any], weights: Mapping[str, Array]) -> Layer:
     layer: Layer
     if kind in CELLS:
         layer = recurrent(CELLS[kind](own("Wx"), own("Wh"), own("b"), **found["cell"]), found["settings"])
+        layer.profile = PROFILES[found["profile"]]
     elif kind == "bidirectional":
         layer = Bidirectional(*layers, merge_mode=found["merge_mode"])
     elif kind == "rnn":
@@ -114,44 +124,61 @@ def rebuild(found: Mapping[str, Any], weights: Mapping[str, Array]) -> Layer:
 # --- files ---
 
 
-def packed(cases: Sequence[Case]) -> bytes:
-    """The cases as the bytes of a file."""
+@dataclass(frozen=True)
+class Golden:
+    """What a file holds. answers: Keras's to each case, one a call, by the case's id; none of a file that only replays.
+    provenance: what recorded them, as JSON has it."""
+
+    cases: tuple[Case, ...]
+    answers: Mapping[str, tuple[Answer, ...]] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+def packed(golden: Golden) -> bytes:
+    """The bytes of the file."""
     arrays: Arrays = {}
-    described = [entry(case, f"{n}/", arrays) for n, case in enumerate(cases)]
-    index: dict[str, Any] = {"schema": SCHEMA, "cases": described}
+    layers = list({id(case.layer): case.layer for case in golden.cases}.values())
+    for n, layer in enumerate(layers):
+        arrays |= {f"layer{n}/{name}": array for name, array in layer.weights.items()}
+    number = {id(layer): n for n, layer in enumerate(layers)}
+    index: dict[str, Any] = {"schema": SCHEMA, "provenance": dict(golden.provenance)}
+    index["layers"] = [describe(layer) for layer in layers]
+    index["cases"] = [
+        {**entry(case, f"{n}/", arrays, golden.answers.get(case.id, ())), "layer": number[id(case.layer)]}
+        for n, case in enumerate(golden.cases)
+    ]
     index["dtypes"] = {name: array.dtype.name for name, array in arrays.items()}
     plain = {name: a.view(np.uint16) if a.dtype.name == "bfloat16" else a for name, a in arrays.items()}
-    index["sha256"] = digest(index, plain)
     text = np.frombuffer(json.dumps(index, allow_nan=False).encode(), np.uint8)
     file = BytesIO()
     np.savez_compressed(file, allow_pickle=False, **{INDEX: text, **plain})
-    return file.getvalue()
+    return sealed(file)
 
 
-def entry(case: Case, prefix: str, arrays: Arrays) -> dict[str, Any]:
+def sealed(file: BytesIO) -> bytes:
+    """The archive with its digest as its comment, of which the length stands in its last two bytes."""
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.comment = b"0" * DIGEST
+    body = file.getvalue()[:-DIGEST]
+    return body + hashlib.sha256(body).hexdigest().encode()
+
+
+def entry(case: Case, prefix: str, arrays: Arrays, answers: Sequence[Answer]) -> dict[str, Any]:
     """A case without its arrays, which are put into `arrays`."""
     own: Arrays = {"x": case.x} | ({} if case.mask is None else {"mask": case.mask})
     own |= {f"initial_state/{n}": state for n, state in enumerate(case.initial_state or ())}
-    own |= {f"weights/{name}": array for name, array in case.layer.weights.items()}
+    for n, answer in enumerate(answers):
+        own |= {f"{n}/{name}": array for name, array in answered(answer).items()}
     arrays |= {prefix + name: np.ascontiguousarray(array) for name, array in own.items()}
-    return {
-        "id": case.id,
-        "layer": describe(case.layer),
-        "calls": case.calls,
-        "rows": list(case.rows),
-        "arrays": list(own),
-    }
+    return {"id": case.id, "calls": case.calls, "rows": list(case.rows), "arrays": list(own), "answers": len(answers)}
 
 
-def digest(index: Mapping[str, Any], arrays: Mapping[str, Array]) -> str:
-    """SHA-256 of the index without its digest, and of every array with its name, dtype and shape."""
-    rest = {key: value for key, value in index.items() if key != "sha256"}
-    total = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        total.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        total.update(array.tobytes())
-    return total.hexdigest()
+def answered(answer: Answer) -> Arrays:
+    """The arrays of an answer by name."""
+    found = {f"outputs/{n}": array for n, array in enumerate(answer.outputs or ())}
+    found |= {} if answer.sequence is None else {"sequence": answer.sequence}
+    found |= {f"layers/{name}": array for name, array in answer.layers.items()}
+    return found | {f"sequences/{name}": array for name, array in answer.sequences.items()}
 
 
 @contextlib.contextmanager
@@ -190,16 +217,21 @@ def umask() -> int:
     return mask
 
 
-def load(path: str) -> list[Case]:
-    """The cases of a file. InputError, in one line, for anything that is none or has been changed."""
+def load(path: str) -> Golden:
+    """What a file holds. InputError, in one line, for anything that is none or has been changed."""
     try:
-        index, arrays = contents(path)
+        index, arrays = contents(unsealed(path))
         if index.get("schema") != SCHEMA:
             raise ValueError(f"schema {index.get('schema')!r}; this version reads schema {SCHEMA}")
-        if index.get("sha256") != digest(index, arrays):
-            raise ValueError("its digest does not fit: something in it was changed")
         typed = {name: arrays[name].view(named_dtype(dtype)) for name, dtype in index["dtypes"].items()}
-        return [case_of(described, f"{n}/", typed) for n, described in enumerate(index["cases"])]
+        layers = [rebuild(layer, below(f"layer{n}/", typed)) for n, layer in enumerate(index["layers"])]
+        cases, answers = [], {}
+        for n, described in enumerate(index["cases"]):
+            own = below(f"{n}/", typed)
+            cases.append(case_of(described, layers[described["layer"]], own))
+            if described["answers"]:
+                answers[cases[-1].id] = tuple(answer_of(below(f"{k}/", own)) for k in range(described["answers"]))
+        return Golden(tuple(cases), answers, index["provenance"])
     except ParityError:
         raise
     except OSError as error:
@@ -209,22 +241,69 @@ def load(path: str) -> list[Case]:
         raise InputError(f"{path}: expected a file of cases written by parity: {reason[:200]}") from None
 
 
-def contents(path: str) -> tuple[dict[str, Any], Arrays]:
-    with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
-        if sum(info.file_size for info in archive.infolist()) > LARGEST:
-            raise ValueError(f"it declares more than {LARGEST >> 20} MiB")
-        arrays = {}
-        for info in archive.infolist():
-            with archive.open(info) as member:
-                data = BytesIO(member.read(info.file_size + 1))
-                arrays[info.filename.removesuffix(".npy")] = np.lib.format.read_array(data, allow_pickle=False)
+def unsealed(path: str) -> bytes:
+    """The bytes of a file whose digest fits. ValueError for any other one."""
+    if os.path.getsize(path) > LARGEST:
+        raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
+    data = Path(path).read_bytes()
+    body, found = data[:-DIGEST], data[-DIGEST:]
+    if not data.startswith(b"PK"):
+        raise ValueError("it is no .npz archive")
+    if not re.fullmatch(rb"[0-9a-f]{64}", found):
+        raise ValueError("it does not end with a digest: it was cut short, or rewritten by something else")
+    if hashlib.sha256(body).hexdigest().encode() != found:
+        raise ValueError("its digest does not fit: something in it was changed")
+    return data
+
+
+def contents(data: bytes) -> tuple[dict[str, Any], Arrays]:
+    """The index and the arrays of an archive that need not be one of ours: a digest is easily made."""
+    arrays = arrays_in(data)
     return json.loads(arrays.pop(INDEX).tobytes()), arrays
 
 
-def case_of(described: Mapping[str, Any], prefix: str, arrays: Mapping[str, Array]) -> Case:
-    own = {name: arrays[prefix + name] for name in described["arrays"]}
-    weights = {name.removeprefix("weights/"): a for name, a in own.items() if name.startswith("weights/")}
-    states = tuple(a for name, a in own.items() if name.startswith("initial_state/"))
-    layer = rebuild(described["layer"], weights)
+def arrays_in(data: bytes, most: int = LARGEST) -> Arrays:
+    """The arrays in the bytes of an .npz file, which may declare that many bytes. ValueError for anything else."""
+    with zipfile.ZipFile(BytesIO(data)) as archive:
+        if sum(info.file_size for info in archive.infolist()) > most:
+            raise ValueError(f"it declares more than {most >> 20} MiB")
+        return {info.filename.removesuffix(".npy"): array_of(archive.read(info)) for info in archive.infolist()}
+
+
+def array_of(data: bytes) -> Array:
+    """The array in the bytes of an .npy file, never unpickled. ValueError for anything else: what it declares must be
+    what it holds before any memory is taken for it."""
+    file = BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(file)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        shape, fortran, dtype = read(file)
+    except Exception as error:  # NumPy's own reader lets whatever Python's parser raises pass
+        raise ValueError(f"expected an .npy file: {one_line(error)}") from None
+    if dtype.hasobject:
+        raise ValueError("expected numbers; it holds Python objects, which are not unpickled")
+    held, declared = len(data) - file.tell(), math.prod(shape) * dtype.itemsize
+    if held != declared:
+        raise ValueError(f"it declares {dtype} {shape}, {declared:,} bytes; it holds {held:,}")
+    array = np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order="F" if fortran else "C")
+    return array.copy(order="C")
+
+
+def below(prefix: str, arrays: Mapping[str, Array]) -> Arrays:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def numbered(name: str, arrays: Mapping[str, Array]) -> tuple[Array, ...]:
+    own = below(f"{name}/", arrays)
+    return tuple(own[str(n)] for n in range(len(own)))
+
+
+def case_of(described: Mapping[str, Any], layer: Layer, own: Mapping[str, Array]) -> Case:
+    states = numbered("initial_state", own)
     calls, rows = int(described["calls"]), tuple(described["rows"])
     return Case(str(described["id"]), layer, own["x"], own.get("mask"), states or None, calls, rows)
+
+
+def answer_of(own: Mapping[str, Array]) -> Answer:
+    outputs = numbered("outputs", own)
+    return Answer(outputs, own.get("sequence"), below("layers/", own), below("sequences/", own))

@@ -694,7 +694,7 @@ def last_step_only_wrong_end(case: Case) -> Variants:
 )
 def time_major(case: Case) -> Variants:
     batch, steps = case.batch, case.timesteps
-    if case.mask is not None or case.initial_state is not None or case.calls > 1 or max(batch, steps) == 1:
+    if case.calls > 1 or max(batch, steps) == 1:
         return {}
 
     def swap(y: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -704,7 +704,13 @@ def time_major(case: Case) -> Variants:
         fits = y[0].ndim > 2 and y[0].shape[:2] in ((batch, steps), (steps, batch))
         return (y[0].reshape(y[0].shape[1], y[0].shape[0], *y[0].shape[2:]), *y[1:]) if fits else y
 
-    found = {"": replace(case, x=case.x.swapaxes(0, 1), view=View(swap, swap), rows=())}
+    found: Variants = {}
+    if len(case.layer.output_shapes(case.x.shape)[0]) > 2:
+        found["only its outputs"] = replace(case, view=View(swap, swap))
+    if case.mask is not None or case.initial_state is not None:
+        return found
+    turned = replace(case, x=case.x.swapaxes(0, 1), rows=())
+    found |= {"": replace(turned, view=View(swap, swap)), "only its inputs": turned}
     if batch != steps and min(batch, steps) > 1:
         x = case.x.reshape(steps, batch, *case.x.shape[2:])
         found["the bytes as they lie"] = replace(case, x=x, view=View(reshape, reshape), rows=())  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from parity import peers
 from parity.adapters import keras as adapter
 from parity.api import again
-from parity.candidates import Answer, Candidate
+from parity.candidates import ANY, Answer, Candidate
 from parity.cases import Case, companions, generator, grid, probes, two_calls
 from parity.diagnosis import Key, composed, computed, diagnose, differ, widened
 from parity.diagnosis import Question as Asked
@@ -52,6 +52,7 @@ class Function:
     """A candidate that computes a case by some function of it."""
 
     callable = True
+    fixed = ANY
 
     def __init__(self, function: Callable[[Case], Sequence[Array]], takes: frozenset[str] = ALL) -> None:
         self.function, self.takes = function, takes

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -9,12 +10,13 @@ from zoo import make_layer
 
 import parity
 from parity.api import check_file
-from parity.candidates import as_candidate, same
+from parity.arguments import as_candidate
+from parity.candidates import same
 from parity.cases import Case, grid
 from parity.cli import main
 from parity.diagnosis import computed
 from parity.errors import InputError
-from parity.files import load, packed
+from parity.files import Golden, array_of, load, packed, sealed
 from parity.findings import Tolerance
 from parity.judge import examine
 from parity.shrink import described, shrink
@@ -26,8 +28,8 @@ KINDS = {case.id: case for case in grid(only="*-b2-t10-*")}
 def test_a_case_comes_back_as_it_was(tmp_path, name):
     case = KINDS[name]
     path = tmp_path / "case.npz"
-    path.write_bytes(packed([case]))
-    (back,) = load(str(path))
+    path.write_bytes(packed(Golden((case,))))
+    (back,) = load(str(path)).cases
     assert (back.id, back.calls, back.rows) == (case.id, case.calls, tuple(case.rows))
     assert same(back.layer, case.layer)
     assert back.layer.dtype == case.layer.dtype
@@ -44,55 +46,66 @@ def a_file(tmp_path):
     layer = make_layer(return_sequences=True)
     x = np.random.default_rng(0).standard_normal((2, 3, 4)).astype("f")
     path = tmp_path / "case.npz"
-    path.write_bytes(packed([Case("mine", layer, x)]))
+    path.write_bytes(packed(Golden((Case("mine", layer, x),))))
     return path
 
 
-def test_every_byte_counts(tmp_path):
+def test_every_bit_counts(tmp_path):
     path = a_file(tmp_path)
     whole = path.read_bytes()
+    assert load(str(path)).cases[0].id == "mine"
     rng = np.random.default_rng(0)
-    for at in rng.integers(0, len(whole), 150):
+    for at in [0, len(whole) - 1, *rng.integers(0, len(whole), 300)]:
         spoilt = bytearray(whole)
         spoilt[at] ^= 1 << int(rng.integers(8))
         path.write_bytes(bytes(spoilt))
-        try:
-            (back,) = load(str(path))
-        except InputError as error:
-            assert "\n" not in str(error)  # noqa: PT017
-        else:  # padding, or the archive's own notes: nothing that is read
-            path.write_bytes(packed([back]))
-            assert path.read_bytes() == packed(load(str(path)))
-    for length in rng.integers(0, len(whole), 30):
-        path.write_bytes(whole[:length])
+        with pytest.raises(InputError) as refused:
+            load(str(path))
+        assert "\n" not in str(refused.value)
+    for spoilt in (*(whole[:length] for length in rng.integers(0, len(whole), 30)), whole + b"\0", b""):
+        path.write_bytes(spoilt)
         with pytest.raises(InputError):
             load(str(path))
 
 
-def rewritten(path, change):
+def resealed(path, change):
+    """The file with its index and arrays changed, and a digest that fits."""
     with np.load(path) as archive:
         arrays = dict(archive)
     index = json.loads(arrays["cases.json"].tobytes())
     change(index, arrays)
     arrays["cases.json"] = np.frombuffer(json.dumps(index).encode(), np.uint8)
-    with open(path, "wb") as file:
-        np.savez(file, **arrays)
+    file = BytesIO()
+    np.savez(file, **arrays)
+    path.write_bytes(sealed(file))
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda index, arrays: index.update(schema=2), "schema 2; this version reads schema 1"),
-        (lambda index, arrays: index["cases"][0].update(calls=2), "its digest does not fit"),
-        (lambda index, arrays: arrays["0/x"].fill(0), "its digest does not fit"),
-        (lambda index, arrays: arrays.pop("0/x"), "its digest does not fit"),
-        (lambda index, arrays: arrays.update({"0/x": arrays["0/x"].astype("f8")}), "its digest does not fit"),
+        (lambda index, arrays: index.update(schema=3), "schema 3; this version reads schema 2"),
+        (lambda index, arrays: index.pop("schema"), "schema None; this version reads schema 2"),
+        (lambda index, arrays: arrays.pop("0/x"), "0/x"),
+        (lambda index, arrays: index["layers"][0].update(kind="lambda"), "no layer of the kind 'lambda'"),
+        (lambda index, arrays: index["dtypes"].update({"0/x": "object"}), "expected a file of cases"),
+        (lambda index, arrays: arrays.update({"layer0/Wx": np.zeros((3, 3))}), "expected a file of cases"),
     ],
 )
-def test_a_changed_file_is_refused(tmp_path, change, said):
+def test_a_file_that_somebody_else_sealed(tmp_path, change, said):
     path = a_file(tmp_path)
-    rewritten(path, change)
+    resealed(path, lambda index, arrays: None)
+    assert load(str(path)).cases[0].id == "mine"
+    resealed(path, change)
     with pytest.raises(InputError, match=said):
+        load(str(path))
+
+
+def test_a_file_saved_again_by_numpy_is_refused(tmp_path):
+    path = a_file(tmp_path)
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    np.savez(path, **arrays)
+    with pytest.raises(InputError, match="does not end with a digest"):
         load(str(path))
 
 
@@ -103,14 +116,39 @@ def test_what_is_no_file_of_cases(tmp_path):
         load(str(path))
     with pytest.raises(InputError, match="cannot be read: No such file"):
         load(str(tmp_path / "none.npz"))
-    np.savez(path, **{"cases.json": np.array([{}], dtype=object)})
-    with pytest.raises(InputError, match="expected a file of cases"):
+    path.write_text("hello")
+    with pytest.raises(InputError, match="no \\.npz archive"):
         load(str(path))
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("cases.json.npy", b"\0" * (1 << 20))
-        archive.getinfo("cases.json.npy").file_size = 1 << 33
-    with pytest.raises(InputError):
+
+
+def test_objects_and_bombs_are_not_read(tmp_path):
+    path = tmp_path / "other.npz"
+    file = BytesIO()
+    np.savez(file, **{"cases.json": np.array([{}], dtype=object)})
+    path.write_bytes(sealed(file))
+    with pytest.raises(InputError, match="not unpickled"):
         load(str(path))
+    file = BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("cases.json.npy", "w") as member:
+        for _ in range(300):
+            member.write(bytes(1 << 20))
+    path.write_bytes(sealed(file))
+    with pytest.raises(InputError, match="declares more than 256 MiB"):
+        load(str(path))
+
+
+def test_an_array_holds_what_it_declares():
+    file = BytesIO()
+    np.save(file, np.asfortranarray(np.arange(6.0).reshape(2, 3)))
+    whole = file.getvalue()
+    assert np.array_equal(array_of(whole), np.arange(6.0).reshape(2, 3))
+    for spoilt in (whole[:-1], whole + b"x", whole.replace(b"(2, 3)", b"(9, 3)"), whole[:9], b""):
+        with pytest.raises(ValueError, match=r"."):
+            array_of(spoilt)
+    huge = np.lib.format.magic(1, 0) + (118).to_bytes(2, "little")
+    huge += b"{'descr': '<f8', 'fortran_order': False, 'shape': (99999999, 9999), }".ljust(117) + b"\n" + bytes(48)
+    with pytest.raises(ValueError, match="it holds 48"):
+        array_of(huge)
 
 
 # --- shrinking ---
@@ -143,7 +181,7 @@ def test_the_report_shows_it_and_it_can_be_asked_again(tmp_path):
     assert report.smallest.startswith("batch 1, 3 timesteps, 1 feature, 3 units")
     assert f"smallest case that fails: {report.smallest}" in str(report)
     path = tmp_path / "case.npz"
-    path.write_bytes(packed([report.failure]))
+    path.write_bytes(packed(Golden((report.failure,))))
     again = check_file(off, str(path))
     assert (again.verdict, again.cases[0].first_divergence.unit) == ("FAIL", 2)
     assert check_file(None, str(path)).verdict == "PASS"

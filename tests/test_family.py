@@ -12,7 +12,8 @@ from keras import layers as L  # noqa: N812
 import parity
 from parity import peers
 from parity.adapters.keras import Oracle
-from parity.candidates import as_candidate, scratch
+from parity.arguments import as_candidate
+from parity.candidates import scratch
 from parity.cases import Case, make_mask, probes, randomized
 from parity.findings import Tolerance
 from parity.judge import examine

@@ -8,7 +8,7 @@ import pytest
 from zoo import make_layer
 
 import parity
-from parity.candidates import as_candidate
+from parity.arguments import as_candidate
 from parity.cases import grid, randomized
 from parity.diagnosis import blind_spots, computed, diagnose, differ
 from parity.facts import facts, stale_cause
@@ -111,7 +111,8 @@ def test_every_mistake_that_is_known_is_in_the_catalogue():
 
 
 @pytest.mark.parametrize("name", IDS)
-def test_a_mistake_is_caught_and_named(name):
+def test_a_mistake_is_caught_and_named(name, monkeypatch):
+    monkeypatch.setattr("parity.facts.FIT_SECONDS", 60.0)  # a limit for users, not for a busy machine
     case, label = first_case(name)
     found = findings(Wrong([(name, label)]), case)
     assert any(finding.verdict == "FAIL" for finding in found)
@@ -336,7 +337,8 @@ def test_rows_that_are_off():
     assert "of 4 batch rows row 1 is off" in known(port, x=x, input_shape=None)
 
 
-def test_a_stale_array_is_named():
+def test_a_stale_array_is_named(monkeypatch):
+    monkeypatch.setattr("parity.facts.FIT_SECONDS", 60.0)
     k = keras_layer("simple_rnn")
     other = parity.from_keras(k).replace(Wh=np.random.default_rng(9).standard_normal((5, 5)).astype("f") / 2)
     right = parity.from_keras(k)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.candidates import as_candidate
+from parity.arguments import as_candidate
 from parity.cases import Case, draw_weight
 from parity.findings import Finding, Tolerance
 from parity.judge import examine

@@ -16,14 +16,14 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.candidates import Answer, one_line, recurrents
+from parity.candidates import ANY, Answer, one_line, recurrents
 from parity.cases import Case, generator, named_dtype, randomized
 from parity.errors import InputError, MissingExtraError, ParityError, UnsupportedError
 from rnn_scratch import (
@@ -669,6 +669,7 @@ class Oracle:
 
     takes = frozenset({"layer", "mask", "initial_state"})
     callable = True
+    fixed = ANY
 
     def __init__(self, layer: Any, scratch: Layer) -> None:
         self.layer, self.scratch = layer, scratch
@@ -791,6 +792,27 @@ class Oracle:
         finally:
             for variable, value in zip(variables, held, strict=True):
                 variable.assign(value)
+
+
+class Installed:
+    """The Keras installed here as a candidate: for each case, layers of its own made of the case's layer."""
+
+    takes = frozenset({"layer", "mask", "initial_state"})
+    callable = True
+    fixed = ANY
+
+    def oracle(self, case: Case) -> tuple[Oracle, Case]:
+        layer = to_keras(case.layer, batch_size=case.batch if case.layer.stateful else None)
+        own = from_keras(layer)
+        return Oracle(layer, own), replace(case, layer=own)
+
+    def ask(self, case: Case) -> Answer:
+        oracle, own = self.oracle(case)
+        return replace(oracle.ask(own), sequence=None, layers={}, sequences={})
+
+    def converse(self, case: Case) -> list[Answer]:
+        oracle, own = self.oracle(case)
+        return oracle.converse(own)
 
 
 def around(layer: Any, scratch: Recurrent) -> Any:
