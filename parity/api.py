@@ -36,7 +36,7 @@ from parity.facts import facts, stale_cause
 from parity.findings import Finding, Tally, Tolerance
 from parity.judge import Asker, examine, judge_answer, rejudge
 from parity.mistakes import MISTAKES
-from parity.report import VERDICTS, Blind, CaseReport, Cause, Divergence, LayerReport, Report
+from parity.report import VERDICTS, Blind, CaseReport, Cause, Divergence, LayerReport, Report, Trace
 from parity.rounding import ARITHMETIC, NARROWER
 from parity.shrink import described, shrink
 from rnn_scratch import Sequential
@@ -729,6 +729,7 @@ def summarize(case: Case, findings: Sequence[tuple[Finding, Finding]], tolerance
     )
     shown = next((f for f in decisive if f.tally.first), None) if verdict != "PASS" else None
     first = shown.tally.first if shown else None
+    where, detail = part_of_interest(shown or found[0])
     return CaseReport(
         case.id,
         verdict,
@@ -743,7 +744,23 @@ def summarize(case: Case, findings: Sequence[tuple[Finding, Finding]], tolerance
         outside=shown.tally.outside if shown else 0,
         count=shown.tally.count if shown else 0,
         layers=tuple(layer_table(case, found)),
+        worst_elements=tuple(Divergence(**element) for element in detail.tally.top) if shown else (),
+        trace=trace(case, detail, where),
     )
+
+
+def part_of_interest(finding: Finding) -> tuple[str, Finding]:
+    """Of a model the layers, by name, that were first outside, or the farthest off; else what was found itself."""
+    parts = [(f"layer {' + '.join(names)}", part) for names, part in finding.parts.items()]
+    farthest = max(parts, key=lambda part: part[1].tally.worst, default=("", finding))
+    return next((part for part in parts if part[1].tally.first), farthest)
+
+
+def trace(case: Case, finding: Finding, where: str) -> Trace | None:
+    timesteps, differences, radii = finding.tally.course.points().tolist()
+    question = finding.case.id.removeprefix(case.id).removeprefix(" / ")
+    seen_in = ", ".join(filter(None, (question, where)))
+    return Trace(tuple(map(int, timesteps)), tuple(differences), tuple(radii), seen_in) if timesteps else None
 
 
 def layer_table(case: Case, found: Sequence[Finding]) -> Iterator[LayerReport]:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -67,7 +68,10 @@ def cli() -> None:
 @click.option(
     "--save-failure", metavar="CASE.npz", help="Write the smallest case that fails; `parity check` replays it."
 )
-@click.option("--json", "json_path", metavar="FILE", help="Write the report there as JSON.")
+@click.option("--json", metavar="FILE", help="Write the report there as JSON.")
+@click.option("--html", metavar="FILE", help="... as a page, one file, with pictures.")
+@click.option("--junit", metavar="FILE", help="... as JUnit's XML, for a CI.")
+@click.option("--markdown", metavar="FILE", help="... as Markdown, for the summary of a CI job.")
 @click.option(
     "--layer",
     callback=names,
@@ -83,7 +87,7 @@ def cli() -> None:
 @click.option("--case", "only", metavar="PATTERN", help="... the cases whose id matches, as `*-relu-*` does.")
 @click.option("--list", "listing", is_flag=True, help="Print the ids of the grid's cases and stop.")
 @click.option("--verbose", is_flag=True, help="A row for every case.")
-def check(model: str | None, json_path: str | None, listing: bool, verbose: bool, **options: Any) -> int:
+def check(model: str | None, listing: bool, verbose: bool, **options: Any) -> int:
     """Check a candidate against Keras.
 
     Without MODEL: over the built-in grid of SimpleRNN, LSTM and GRU cases; a candidate is then a function
@@ -103,16 +107,15 @@ def check(model: str | None, json_path: str | None, listing: bool, verbose: bool
         return 0
     from parity.files import Golden, packed, writing
 
-    failure_path = options["save_failure"]
-    with writing(json_path, "--json") as write, writing(failure_path, "--save-failure") as write_failure:
+    with pages(options) as write, writing(options["save_failure"], "--save-failure") as write_failure:
         quiet()
         ask: Any = check_grid if model is None else check_file if model.endswith(".npz") else check_model
         try:
-            report = ask(model, select, options)
+            report = replace(ask(model, select, options), command=command())
         except ParityError as error:
-            write(as_json(failure(model or "grid", error)))
+            write(failure(model or "grid", error))
             raise
-        write(as_json(report))
+        write(report)
         if report.failure is not None:
             write_failure(packed(Golden((report.failure,))))
     show(report, verbose)
@@ -237,6 +240,7 @@ def show_score(score: Any) -> None:
 
 
 MOST_LINES = 20
+MOST_ELEMENTS = 5
 
 ALWAYS = ("seed", "atol", "rtol", "strict", "only_mistake")
 """The options that mean the same whatever is checked."""
@@ -366,29 +370,73 @@ def progress(total: int | None) -> Iterator[Callable[[Any], None]]:
         yield lambda result: bar.update(task, advance=1, description=getattr(result, "id", result))
 
 
-def as_json(report: Any) -> bytes:
-    return (json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n").encode()
+@contextlib.contextmanager
+def pages(options: dict[str, Any]) -> Iterator[Callable[[Any], None]]:
+    """A function that writes a report to every file that was asked for. What would keep it from that is found here."""
+    from parity.files import writing
+    from parity.pages import FORMATS, renderer
+
+    with contextlib.ExitStack() as opened:
+        files = [
+            (renderer(form), opened.enter_context(writing(options[form], f"--{form}")))
+            for form in FORMATS
+            if options[form]
+        ]
+
+        def write(report: Any) -> None:
+            for render, put in files:
+                put(render(report).encode())
+
+        yield write
+
+
+def command() -> str:
+    """The command line that this is, for a shell; with the backend, where the environment named it."""
+    backend = os.environ.get("KERAS_BACKEND")
+    named = [f"KERAS_BACKEND={shlex.quote(backend)}"] if backend else []
+    return " ".join([*named, shlex.join(["parity", *sys.argv[1:]])])
 
 
 def failure(what: str, error: ParityError) -> Any:
     """The report on a question that could not be put."""
     from parity.report import CaseReport, Report, environment
 
-    return Report((CaseReport(what, "ERROR", notes=(str(error),)),), environment=environment())
+    case = CaseReport(what, "ERROR", notes=(str(error),))
+    return Report((case,), environment=environment(), command=command())
 
 
 def show(report: Any, verbose: bool) -> None:
     if verbose:
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table("case", "verdict", "proved", "worst", "Keras", "method")
-        for case in report.cases:
-            proved = "yes" if case.proved else "no"
-            numbers = ("" if value is None else f"{value:.3g}" for value in (case.worst, case.keras_worst))
-            table.add_row(case.id, case.verdict, proved, *numbers, ", ".join(case.method))
-        Console(width=None if sys.stdout.isatty() else 160).print(table)
+        show_tables(report)
     click.echo(str(report))
+    worst = [(element, case) for case in report.cases if case.verdict == "FAIL" for element in case.worst_elements]
+    worst.sort(key=lambda pair: -pair[0].ratio)
+    for element, case in worst[:MOST_ELEMENTS]:
+        click.echo(f"worst: {element.place}" + (f" in {case.id}" if len(report.cases) > 1 else ""))
+
+
+def show_tables(report: Any) -> None:
+    """A row for every case, and for every layer of a model."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    table = Table("case", "verdict", "proved", "worst", "Keras", "method")
+    for case in report.cases:
+        proved = "yes" if case.proved else "no"
+        numbers = ("" if value is None else f"{value:.3g}" for value in (case.worst, case.keras_worst))
+        table.add_row(escape(case.id), case.verdict, proved, *numbers, ", ".join(case.method))
+    console.print(table)
+    for case in report.cases:
+        table = Table("layer", "kind", "verdict", "worst", "method", "", title=escape(case.id))
+        for layer in case.layers:
+            worst = "" if layer.worst is None else f"{layer.worst:.3g}"
+            told = "its inputs already differed" if layer.inputs_differed else ""
+            cells = (layer.name, layer.kind, layer.verdict, worst, ", ".join(layer.method), told)
+            table.add_row(*map(escape, cells))
+        if case.layers:
+            console.print(table)
 
 
 def quiet() -> None:

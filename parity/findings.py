@@ -8,12 +8,15 @@ from numpy.typing import NDArray
 
 from parity.candidates import Answer
 from parity.cases import Case
+from parity.course import Course
 from parity.report import PROVING
 
 Array = NDArray[Any]
 
 SAMPLED_FAIL = 10.0
 """Evidence fails above so many times the spread of perturbed references; above once, nobody knows."""
+
+WORST = 5
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,10 @@ class Tolerance:
 
 @dataclass
 class Tally:
-    """How far the candidate is off, in radii and absolutely, over all elements added so far, in the order of time;
-    widest is the largest radius."""
+    """How far the candidate is off, in radii and absolutely, over all elements added so far, in the order of time.
+
+    widest: the largest radius. first, top: the first element outside and the WORST worst ones. course: over time.
+    """
 
     worst: float = 0.0
     max_abs: float = 0.0
@@ -45,6 +50,8 @@ class Tally:
     widest: float = 0.0
     kept: list[tuple[int, Array, Array]] | None = None
     first: dict[str, Any] | None = None
+    top: list[dict[str, Any]] = field(default_factory=list)
+    course: Course = field(default_factory=Course)
 
     @property
     def rms(self) -> float:
@@ -68,6 +75,8 @@ class Tally:
         self.worst, self.max_abs = max(self.worst, worst), max(self.max_abs, largest(difference))
         self.squares += float(np.vdot(difference, difference))
         self.widest = max(self.widest, largest(np.nan_to_num(rad, posinf=0)))
+        ratio = ratio if classes is None else np.where(np.isnan(ratio), 0, ratio)
+        self.course.add(difference, rad, ratio, timestep)
         if worst > 1:
             self._record(got, mid, rad, ratio, timestep)
         return True
@@ -75,16 +84,24 @@ class Tally:
     def _record(self, got: Array, mid: Array, rad: Array, ratio: Array, timestep: int) -> None:
         outside = ratio > 1
         self.outside += int(outside.sum())
+
+        def element(row: int, step: int, unit: int) -> dict[str, Any]:
+            at = row, step, unit
+            found = {"batch": row, "timestep": timestep + step, "unit": unit}
+            values = {"expected": mid[at], "got": got[at], "radius": rad[at], "ratio": ratio[at]}
+            return found | {name: float(value) for name, value in values.items()}
+
         if self.first is None:
             step, row, unit = (int(index) for index in np.argwhere(outside.swapaxes(0, 1))[0])
-            at = row, step, unit
-            self.first = {"batch": row, "timestep": timestep + step, "unit": unit}
-            self.first |= {
-                "expected": float(mid[at]),
-                "got": float(got[at]),
-                "radius": float(rad[at]),
-                "ratio": float(ratio[at]),
-            }
+            self.first = element(row, step, unit)
+        if len(self.top) < WORST or largest(ratio) > self.top[-1]["ratio"]:
+            many = min(WORST, ratio.size)
+            at = np.unravel_index(np.argpartition(ratio, -many, axis=None)[-many:], ratio.shape)
+            self._rank([element(*map(int, index)) for index in zip(*at, strict=True)])
+
+    def _rank(self, elements: list[dict[str, Any]]) -> None:
+        ranked = sorted([*self.top, *elements], key=lambda e: (-e["ratio"], e["timestep"], e["batch"], e["unit"]))
+        self.top = [e for e in ranked if e["ratio"] > 1][:WORST]
 
     def merge(self, other: "Tally", later: int = 0) -> None:
         """later: by how many steps the other's first one comes after this one's."""
@@ -94,6 +111,8 @@ class Tally:
         self.outside, self.undecided = self.outside + other.outside, self.undecided + other.undecided
         if self.first is None and other.first is not None:
             self.first = other.first | {"timestep": other.first["timestep"] + later}
+        self._rank([element | {"timestep": element["timestep"] + later} for element in other.top])
+        self.course.merge(other.course, later)
 
 
 def largest(array: Array) -> float:

@@ -25,7 +25,7 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class Divergence:
-    """The first element outside its ball: in the order of the output, then of the batch, then of the units."""
+    """An element outside its ball. The first one is so in the order of the output, then the batch, then the units."""
 
     batch: int
     timestep: int
@@ -36,10 +36,28 @@ class Divergence:
     ratio: float
 
     def __str__(self) -> str:
+        return f"first at {self.place}"
+
+    @property
+    def place(self) -> str:
         return (
-            f"first at timestep {self.timestep}, batch {self.batch}, unit {self.unit}: got {self.got:.7g}, "
+            f"timestep {self.timestep}, batch {self.batch}, unit {self.unit}: got {self.got:.7g}, "
             f"expected {self.expected:.7g} ± {self.radius:.1e} ({self.ratio:,.3g} radii)"
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: plain(value) for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Of each time step, or of each stretch of them, the element that is the most radii off: its |difference| and its
+    radius. At most a few hundred. seen_in: the question and the layer that it is of, where that is not the case."""
+
+    timesteps: tuple[int, ...]
+    differences: tuple[float, ...]
+    radii: tuple[float, ...]
+    seen_in: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,6 +101,7 @@ class CaseReport:
     the wrong shape is infinitely far off. max_abs, rms: of the candidate's differences, in the output's own unit, from
     what each step should have been. None where nothing could be compared. proved: the verdict rests on bounds alone.
     outside: of the question that failed, how many elements of how many (`count`). layers: of a model, its layer table.
+    worst_elements: the few worst ones outside in the question, and of a model in the layer, of first_divergence.
     """
 
     id: str
@@ -98,6 +117,8 @@ class CaseReport:
     outside: int = 0
     count: int = 0
     layers: tuple[LayerReport, ...] = ()
+    worst_elements: tuple[Divergence, ...] = ()
+    trace: Trace | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         line = f"{self.verdict}  {self.id}"
@@ -124,6 +145,7 @@ class CaseReport:
             "first_divergence": first and {key: plain(getattr(first, key)) for key in keys},
             "notes": list(self.notes),
             "layers": [layer.to_dict() for layer in self.layers],
+            "worst_elements": [element.to_dict() for element in self.worst_elements],
         }
 
 
@@ -177,7 +199,7 @@ class Report:
 
     causes: of a FAIL, the mistakes that explain it; known: what else is known of it. blind: of a PASS, the mistakes
     that would have passed too. strict: such a mistake makes it INCONCLUSIVE. smallest: the smallest case that fails,
-    in words; failure: that Case.
+    in words; failure: that Case. command: the command line that this came from, if one did.
     """
 
     cases: tuple[CaseReport, ...]
@@ -188,6 +210,7 @@ class Report:
     blind: tuple[Blind, ...] = ()
     strict: bool = False
     smallest: str = ""
+    command: str = ""
     failure: Any = field(default=None, repr=False, compare=False)
 
     @property
@@ -223,6 +246,12 @@ class Report:
         return {"cases": len(self.cases), **{verdict: found[verdict] for verdict in reversed(VERDICTS)}}
 
     @property
+    def counted(self) -> str:
+        """The counts in words."""
+        counts = ", ".join(f"{number} {name}" for name, number in self.counts.items() if name != "cases" and number)
+        return f"{len(self.cases)} cases: {counts}{self._largest()}" if self.cases else "no case"
+
+    @property
     def exit_status(self) -> int:
         return EXIT_STATUS[self.verdict]
 
@@ -240,6 +269,7 @@ class Report:
             "no_difference": [blind.to_dict() for blind in self.no_difference],
             "not_asked": list(self.not_asked),
             "counts": self.counts,
+            "command": self.command,
         }
 
     def __str__(self) -> str:
@@ -257,13 +287,11 @@ class Report:
     def _summary(self) -> list[str]:
         lines = []
         if len(self.cases) > 1:
-            counts = ", ".join(f"{number} {name}" for name, number in self.counts.items() if name != "cases" and number)
-            lines.append(f"{self.verdict}  {len(self.cases)} cases: {counts}{self._largest()}")
-        if marks := self._marks():
-            lines.append(f"every FAIL, and no PASS, has one of: {', '.join(marks)}")
+            lines.append(f"{self.verdict}  {self.counted}")
+        if self.marks:
+            lines.append(f"every FAIL, and no PASS, has one of: {', '.join(self.marks)}")
         lines += self._explained()
-        if self.verdict in ("PASS", "FAIL"):
-            lines.append(self._proof())
+        lines += [self.proof] if self.proof else []
         lines += [f"not asked: {'; '.join(self.not_asked)}"] if self.not_asked else []
         return [*lines, ", ".join(f"{name} {value}" for name, value in self.environment.items())]
 
@@ -286,14 +314,19 @@ class Report:
             lines += [f"{what}: {told}"] if blind else []
         return lines
 
-    def _marks(self) -> list[str]:
+    @property
+    def marks(self) -> list[str]:
         """The parts of ids that tell the failing cases from the passing ones, if some do."""
         parts = {verdict: [set(c.id.split("-")) for c in self.cases if c.verdict == verdict] for verdict in VERDICTS}
         marks = set[str]().union(*parts["FAIL"]) - set[str]().union(*parts["PASS"])
         telling = all(marks & case for case in parts["FAIL"]) and 2 * len(parts["PASS"]) >= len(parts["FAIL"])
         return sorted(marks) if telling else []
 
-    def _proof(self) -> str:
+    @property
+    def proof(self) -> str:
+        """What the verdict rests on; nothing where nobody knows."""
+        if self.verdict not in ("PASS", "FAIL"):
+            return ""
         decisive = [case for case in self.cases if case.verdict == self.verdict]
         proved = sum(case.proved for case in decisive)
         share = "" if len(decisive) == 1 else f" in {proved} of {len(decisive)} cases"

@@ -215,12 +215,12 @@ def test_json(run, files):
     status, _, _ = run("check", SEQUENCE, "--inputs", "x.npy", "--outputs", "wrong.npy", "--json", "report.json")
     report = json.loads((files / "report.json").read_text())
     explained = ["causes", "known", "smallest", "not_visible", "no_difference"]
-    assert list(report) == ["schema", "verdict", "environment", "cases", *explained, "not_asked", "counts"]
+    assert list(report) == ["schema", "verdict", "environment", "cases", *explained, "not_asked", "counts", "command"]
     assert (status, report["schema"], report["verdict"]) == (1, 1, "FAIL")
     assert {"keras", "tensorflow", "numpy", "backend"} <= set(report["environment"])
     (case,) = report["cases"]
     keys = ["id", "verdict", "proved", "method", "worst", "max_abs", "rms", "keras_worst", "first_divergence"]
-    assert list(case) == [*keys, "notes", "layers"]
+    assert list(case) == [*keys, "notes", "layers", "worst_elements"]
     assert (case["verdict"], case["proved"], case["method"]) == ("FAIL", True, ["stepwise"])
     assert case["worst"] > 100
     assert case["keras_worst"] < 1

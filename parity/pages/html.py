@@ -1,0 +1,41 @@
+"""A report as one HTML file that loads nothing and runs nothing."""
+
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from parity.pages.picture import picture
+from parity.pages.text import MOST, number, printable, told, troubled
+from parity.report import CaseReport, Report
+
+
+def to_html(report: Report) -> str:
+    """Verdict, causes and fixes, the cases that failed (or the one nearest to its radius) with pictures, what the check
+    could not see, every case, the environment and the command to repeat it."""
+    shown = told(report)
+    return template().render(
+        report=report,
+        only=report.cases[0] if len(report.cases) == 1 else None,
+        told=shown,
+        unsaid=len(troubled(report)) - MOST,
+        anchors={id(case): n for n, case in enumerate(shown, 1)},
+    )
+
+
+@cache
+def template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("parity.pages", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else printable(value),
+    )
+    environment.filters |= {"number": number, "picture": drawn, "identity": id}
+    return environment.get_template("report.html.jinja")
+
+
+def drawn(case: CaseReport) -> Markup:
+    return Markup("") if case.trace is None else Markup(picture(case.trace, case.first_divergence))

@@ -1,0 +1,74 @@
+"""A report as GitHub-flavoured Markdown: the summary of a job, a comment, a ticket."""
+
+import re
+from collections.abc import Iterator
+
+from parity.pages.text import MOST, number, one_line, printable, troubled
+from parity.report import Blind, CaseReport, Report
+
+
+def to_markdown(report: Report) -> str:
+    """Verdict, counts, the cases that did not pass, causes and fixes, blind spots, and the command to repeat it."""
+    return "\n\n".join(filter(None, blocks(report))) + "\n"
+
+
+def blocks(report: Report) -> Iterator[str]:
+    yield f"## {report.verdict}: parity with Keras"
+    yield prose(report.counted) if len(report.cases) != 1 else only(report.cases[0])
+    yield cases(troubled(report))
+    yield f"Every FAIL, and no PASS, has one of: {prose(', '.join(report.marks))}" if report.marks else ""
+    for cause in report.causes:
+        yield "\n>\n".join(f"> {prose(line)}" for line in str(cause).split("\n"))
+    yield "\n".join(f"- {prose(line)}" for line in report.known)
+    yield f"Smallest case that fails: {prose(report.smallest)}" if report.smallest else ""
+    yield blind("Not visible in this check: these mistakes would have passed too", report.not_visible)
+    yield blind("No difference with these weights", report.no_difference)
+    yield f"Not asked: {prose('; '.join(report.not_asked))}" if report.not_asked else ""
+    yield prose(report.proof[:1].upper() + report.proof[1:])
+    yield f"Again:\n\n{fenced(report.command)}" if report.command else ""
+    yield prose(", ".join(f"{name} {value}" for name, value in report.environment.items()))
+
+
+def only(case: CaseReport) -> str:
+    return f"{code(case.id)}: largest {number(case.worst)} radii" if case.worst is not None else code(case.id)
+
+
+def cases(bad: list[CaseReport]) -> str:
+    if not bad:
+        return ""
+    lines = ["| verdict | case | largest, radii | first outside | method |", "| --- | --- | ---: | --- | --- |"]
+    lines += [row(case) for case in bad[:MOST]]
+    return "\n".join(lines) + (f"\n\n… and {len(bad) - MOST} more" if len(bad) > MOST else "")
+
+
+def row(case: CaseReport) -> str:
+    first = case.first_divergence.place if case.first_divergence else " ".join(case.notes[:1])
+    cells = (case.verdict, code(case.id, in_table=True), number(case.worst), prose(first), ", ".join(case.method))
+    return f"| {' | '.join(cells)} |"
+
+
+def blind(what: str, found: tuple[Blind, ...]) -> str:
+    lines = (f"- {code(b.id)}: {prose(b.what)}{f' ({prose(b.why)})' if b.why else ''}" for b in found)
+    return "\n".join([f"{what}:\n", *lines]) if found else ""
+
+
+def prose(text: str) -> str:
+    r"""In one line, with a \ before whatever Markdown, HTML or a table would take for its own."""
+    return re.sub(r"([\\`*_<>\[\]|~$&!#@])", r"\\\1", one_line(text))
+
+
+def code(text: str, in_table: bool = False) -> str:
+    text = one_line(text)
+    text = text.replace("|", r"\|") if in_table else text
+    fence = "`" * (1 + longest_run(text))
+    return f"{fence} {text} {fence}" if "`" in text else f"{fence}{text}{fence}"
+
+
+def fenced(text: str) -> str:
+    fence = "`" * max(3, 1 + longest_run(text))
+    return f"{fence}sh\n{printable(text)}\n{fence}"
+
+
+def longest_run(text: str) -> int:
+    """Of backticks."""
+    return max(map(len, re.findall("`+", text)), default=0)
