@@ -165,7 +165,7 @@ def recurrent(
     turned: bool,
     shown_turned: bool,
 ) -> None:
-    """A loop over the steps. turned: from the last to the first; shown_turned: its outputs stand in the order of time."""
+    """A loop over the steps. turned: from the last to the first; shown_turned: its outputs stand in time order."""
     cell, u, d = layer.cell, layer.units, layer.input_dim
     g = len(cell.gates) * u
     keras = layouts.pack(cell, layouts.LAYOUTS["keras"])
