@@ -17,9 +17,9 @@ from parity.errors import CandidateError
 
 def as_candidate(value: Any, seconds: float | None = None) -> Candidate:
     """What the argument is: a function `f(x[, layer][, mask][, initial_state])`, a step function
-    `step(x_t, state[, layer])`, a torch.nn.Module, outputs, or what `--candidate` names: `FILE.py:NAME`, `cmd:...`, an
-    .onnx or .tflite file, weights in an .npz or .safetensors file. seconds: how long a program or graph may take for one
-    question."""
+    `step(x_t, state[, layer])`, a torch.nn.Module, outputs; or what `--candidate` names: `FILE.py:NAME`, `cmd:...`, an
+    .onnx or .tflite file, weights in an .npz or .safetensors file. seconds: how long a program or graph may take for
+    one question."""
     if isinstance(value, str | os.PathLike):
         spec = os.fspath(value)
         limit = programs.SECONDS if seconds is None else seconds

@@ -78,7 +78,7 @@ LAYOUTS = {
             "Both kernels transposed. GRU's gates go r z n: Keras's second block comes first. Always two biases, "
             "which are added: Keras's one is bias_ih and bias_hh is zero; of GRU with reset_after they are Keras's "
             "two. There is no GRU with reset_after=False.",
-            first="time, or batch with batch_first=True",
+            first="time (batch with batch_first=True)",
             gates={"simple_rnn": "h", "lstm": "ifco", "gru": "rzh"},
             biases=2,
             reverse="_reverse",
@@ -105,7 +105,7 @@ LAYOUTS = {
             ("input_to_{gate}_weights", "recurrent_to_{gate}_weights", ("{gate}_bias",)),
             "An array for each gate, one row a unit: Keras's kernels transposed and cut. One bias a gate. It has no "
             "GRU.",
-            first="time, or batch with time_major=False",
+            first="time (batch with time_major=False)",
             gates={"simple_rnn": "h", "lstm": "ifco"},
         ),
     )
@@ -332,12 +332,12 @@ def introduction() -> Iterator[str]:
     yield "```sh\nparity port model.keras --to npz --layout torch\n```\n"
     yield "The equations, in Keras's letters (u units, d features; products of arrays of one shape are elementwise):\n"
     yield from (f"- {kind}: `{equation}`" for kind, equation in EQUATIONS.items())
-    yield "\n| layout | library | Wx | Wh | bias | LSTM's gates | GRU's gates | x |"
+    yield "\n| layout | library | Wx | Wh | bias | LSTM's gates | GRU's gates | x: first axis |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     for layout in LAYOUTS.values():
         gates = [" ".join(called(layout, kind)) or "none" for kind in ("lstm", "gru")]
         arrays = [f"`{name}` {shape}" for name, shape in shapes(layout).items()]
-        yield f"| {layout.name} | {layout.library} | {' | '.join([*arrays, *gates])} | {layout.first} first |"
+        yield f"| {layout.name} | {layout.library} | {' | '.join([*arrays, *gates])} | {layout.first} |"
     yield "\n`g` is the number of gates: 1, 4 of LSTM, 3 of GRU.\n"
 
 

@@ -8,6 +8,7 @@ import os
 import re
 import select
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,10 +90,18 @@ class Process:
         except subprocess.TimeoutExpired:
             return None
         finally:
-            self.kill()  # and what it may have left behind
-            self.child.wait()
-            for reader in self.readers:
-                reader.join(1)
+            self.close()
+
+    def close(self) -> None:
+        """End it, and whatever it may have started."""
+        self.kill()
+        self.child.wait()
+        for reader in self.readers:
+            reader.join(1)
+        for stream in (self.child.stdin, self.child.stdout, self.child.stderr):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
 
     def complaint(self, what: str) -> CandidateError:
         """One line: what happened, and the last lines of standard error."""
@@ -206,7 +215,8 @@ class Graph:
         if not os.path.isfile(path):
             raise CandidateError(f"--candidate: no file {path}")
         self.path, self.seconds = path, seconds
-        self.folder = tempfile.TemporaryDirectory(prefix="parity-")
+        self.folder = Path(tempfile.mkdtemp(prefix="parity-"))
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         self.process: Process | None = None
         told = self.started()
         self.inputs, self.outputs = ([slot_of(found) for found in told[key]] for key in ("inputs", "outputs"))
@@ -222,7 +232,7 @@ class Graph:
         command = [sys.executable, "-P", "-m", "parity.worker", Path(self.path).suffix.lower(), self.path]
         self.process = Process(command, environment, talks=True)
         self.process.name = self.path
-        weakref.finalize(self, self.process.kill)
+        weakref.finalize(self, self.process.close)
         return self.reply()
 
     def reply(self) -> Any:
@@ -278,7 +288,7 @@ class Graph:
             self.started()
         assert self.process is not None
         assert self.process.child.stdin is not None
-        folder = Path(self.folder.name)
+        folder = self.folder
         for n, array in enumerate(arrays):
             np.save(folder / f"in{n}.npy", array)
         with contextlib.suppress(BrokenPipeError):

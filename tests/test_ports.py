@@ -1,0 +1,259 @@
+"""Ports: what is written is what the other side loads, and is the same function."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import parity
+from parity import api, c_port, cli, layouts, ports
+from parity.arguments import as_candidate
+from parity.cases import grid
+from parity.errors import CandidateError, InputError, UnsupportedError
+from parity.layouts import LAYOUTS
+from rnn_scratch import GRU
+
+SMALL = {case.id: case for case in grid(only="*-b2-t10-i4-u8-*")}
+CELLS = [case for case in SMALL.values() if case.layer.kind in layouts.KINDS]
+PORTED = {
+    "simple_rnn": "simple_rnn-b2-t10-i4-u8-seq-tanh-normal",
+    "simple_rnn, backwards": "simple_rnn-b2-t10-i4-u8-seq-tanh-normal-go_backwards",
+    "simple_rnn, no bias": "simple_rnn-b2-t10-i4-u8-seq-tanh-normal-no_bias",
+    "lstm": "lstm-b2-t10-i4-u8-seq-tanh-normal",
+    "lstm, hard_sigmoid": "lstm-b2-t10-i4-u8-seq-tanh-hard_sigmoid-normal",
+    "gru": "gru-b2-t10-i4-u8-seq-tanh-normal",
+    "gru, backwards": "gru-b2-t10-i4-u8-last-tanh-normal-go_backwards",
+    "gru, reset before": "gru-b2-t10-i4-u8-seq-tanh-normal-reset_before",
+    "bidirectional, concat": "bidirectional-b2-t10-i4-u8-seq-concat-normal",
+    "bidirectional, ave": "bidirectional-b2-t10-i4-u8-last-ave-normal",
+    "bidirectional, mul": "bidirectional-b2-t10-i4-u8-seq-mul-normal",
+    "stack": "stack-b2-t10-i4-u8-seq-tanh-normal",
+    "stack, last": "stack-b2-t10-i4-u8-last-tanh-normal",
+}
+
+
+def saved(folder, port, to):
+    path = folder / f"port{ports.FORMATS[to].suffix}"
+    path.write_bytes(port.data)
+    return str(path)
+
+
+def judged(folder, layer, to, layout=None, spoil=lambda layer: layer):
+    """The port of a layer, spoilt before it was written if so, against that layer in Keras."""
+    port = ports.write(spoil(layer), to, layout)
+    return parity.check(ports.candidate(saved(folder, port, to), to, layer), parity.to_keras(layer), input_shape=(7, 4))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("case", CELLS[::4], ids=lambda case: case.id)
+def test_there_and_back(case, layout):
+    layer, layout = case.layer, LAYOUTS[layout]
+    try:
+        arrays = layouts.packed(layer, layout)
+    except UnsupportedError:
+        assert (layout.name, layer.kind) in (("tflite", "gru"), ("torch", "gru"))
+        return
+    back = layouts.unpacked(layer.replace(**{k: 0 * w for k, w in layer.weights.items()}), layout, arrays)
+    for name, array in layer.weights.items():
+        assert np.array_equal(back.weights[name], array)
+    assert layouts.recognised(layer, arrays).name == layout.name
+
+
+@pytest.mark.parametrize("layout", ["torch", "onnx", "tflite"])
+def test_the_layout_is_not_ours(layout):
+    """A wrong gate order would be seen: no other layout's arrays are the notebook's."""
+    layer = SMALL["lstm-b2-t10-i4-u8-seq-tanh-normal"].layer
+    Wx = next(iter(layouts.packed(layer, LAYOUTS[layout]).values())).reshape(-1, 4)
+    assert np.array_equal(Wx, layer.Wx) == (layout == "torch")
+    gru = SMALL["gru-b2-t10-i4-u8-seq-tanh-normal"].layer
+    assert layout == "tflite" or np.array_equal(
+        next(iter(layouts.packed(gru, LAYOUTS[layout]).values())).reshape(-1, 4), gru.Wx
+    ) == (layout == "onnx")
+
+
+@pytest.mark.parametrize("to", ports.FORMATS)
+@pytest.mark.parametrize("name", PORTED)
+def test_a_port_is_the_same_function(tmp_path, name, to):
+    if to == "torch":
+        pytest.importorskip("torch")
+    layer = SMALL[PORTED[name]].layer
+    if to == "torch" and name in ("gru, reset before", "lstm, hard_sigmoid"):
+        with pytest.raises(UnsupportedError, match="torch"):
+            ports.write(layer, to)
+        return
+    report = judged(tmp_path, layer, to)
+    assert report.verdict == "PASS", str(report)
+
+
+def gates_swapped(layer):
+    order = {"lstm": (0, 2, 1, 3), "gru": (1, 0, 2)}[layer.kind]
+
+    def rows(array):
+        parts = np.split(array, len(order), axis=-1)
+        return np.concatenate([parts[n] for n in order], axis=-1)
+
+    return layer.replace(Wx=rows(layer.Wx.T).T, Wh=rows(layer.Wh.T).T, b=rows(layer.b))
+
+
+def not_transposed(layer):
+    return layer.replace(**{**layer.weights, "Wh": layer.Wh.T.copy()})
+
+
+@pytest.mark.pairs
+@pytest.mark.parametrize(
+    ("name", "to", "spoil", "cause"),
+    [
+        ("simple_rnn", "onnx", not_transposed, "recurrent-kernel-not-transposed"),
+        ("lstm", "onnx", gates_swapped, "gate-order-icfo"),
+        ("gru", "onnx", gates_swapped, "gate-order-rzh"),
+        ("lstm", "c", gates_swapped, "gate-order-icfo"),
+        ("simple_rnn", "c", not_transposed, "recurrent-kernel-not-transposed"),
+        ("gru", "safetensors", gates_swapped, "gate-order-rzh"),
+        ("lstm", "npz", gates_swapped, "gate-order-icfo"),
+    ],
+)
+def test_a_wrong_port_is_named(tmp_path, name, to, spoil, cause):
+    layer = SMALL[PORTED[name]].layer
+    report = judged(tmp_path, layer, to, spoil=spoil)
+    assert report.verdict == "FAIL"
+    assert cause in [found.id for found in report.causes], str(report)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_weights_in_every_layout_are_a_candidate(tmp_path, layout):
+    layer = SMALL[PORTED["lstm"]].layer
+    assert judged(tmp_path, layer, "safetensors", layout).verdict == "PASS"
+    bare = tmp_path / "bare.npz"  # as somebody else writes them, without a manifest
+    np.savez(bare, **layouts.packed(layer, LAYOUTS[layout]))
+    assert parity.check(str(bare), parity.to_keras(layer), input_shape=(7, 4)).verdict == "PASS"
+
+
+def test_weights_that_do_not_fit(tmp_path):
+    layer = SMALL[PORTED["lstm"]].layer
+    path = tmp_path / "weights.npz"
+    for arrays, said in (
+        ({"Wx": layer.Wx}, "in a layout"),
+        ({"Wx": layer.Wx, "Wh": layer.Wh, "b": layer.b[1:]}, "in a layout"),
+        ({"Wx": layer.Wx, "Wh": layer.Wh, "b": layer.b.astype(int)}, "floating-point"),
+    ):
+        np.savez(path, **arrays)
+        with pytest.raises(CandidateError, match=said):
+            parity.check(str(path), parity.to_keras(layer), input_shape=(7, 4))
+    path.write_bytes(b"PK not so")
+    with pytest.raises(CandidateError, match="expected weights"):
+        as_candidate(str(path))
+    with pytest.raises(CandidateError, match="cannot be read"):
+        as_candidate(str(tmp_path / "none.safetensors"))
+
+
+@pytest.mark.parametrize("program", ["gcc", "clang"])
+def test_the_header_compiles_without_a_warning(tmp_path, program):
+    if shutil.which(program) is None:
+        pytest.skip(f"no {program}")
+    layer = SMALL[PORTED["stack"]].layer
+    layer.name = "a layer's */ name \\ über\n#error"
+    (tmp_path / "port.h").write_bytes(ports.write(layer, "c").data)
+    name = c_port.identifier(layer.name)
+    (tmp_path / "main.c").write_text(
+        f'#include "port.h"\n#include <stdio.h>\nint main(void) {{\n'
+        f"    float x[3 * 4] = {{1}}, y[3 * 8], work[{name.upper()}_WORK(3)];\n"
+        f'    {name}_forward(3, x, y, work);\n    printf("%.9g\\n", y[23]);\n    return 0;\n}}\n'
+    )
+    command = [program, *c_port.FLAGS, "main.c", "-o", "main", "-lm"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    x = np.zeros((1, 3, 4), "f")
+    x[0, 0, 0] = 1
+    got = subprocess.run([tmp_path / "main"], capture_output=True, text=True, check=True).stdout
+    assert np.isclose(float(got), layer(x)[0, 2, 7], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("layer", "to", "said"),
+    [
+        (SMALL["stack-b2-t10-i4-u8-seq-tanh-normal-masking"].layer, "onnx", "masking: onnx carries no masks"),
+        (SMALL["lstm-b2-t10-i4-u8-seq-tanh-normal-stateful"].layer, "c", "keeps no state"),
+        (SMALL["lstm-b2-t10-i4-u8-seq-selu-normal"].layer, "onnx", "onnx carries tanh"),
+        (SMALL["lstm-b2-t10-i4-u8-seq-selu-normal"].layer, "c", "the C port carries tanh"),
+        (SMALL["lstm-b2-t10-i4-u8-seq-relu-normal"].layer, "torch", "torch's lstm has activation tanh"),
+        (SMALL["simple_rnn-b2-t10-i4-u8-seq-tanh-normal-float16"].layer, "c", "computes in float16"),
+        (SMALL["gru-b2-t10-i4-u8-seq-tanh-normal-return_state"].layer, "c", "returns no states"),
+    ],
+)
+def test_what_cannot_be_carried_is_named(layer, to, said):
+    with pytest.raises(UnsupportedError, match=said):
+        ports.write(layer, to)
+
+
+def test_a_wrong_format_or_layout():
+    layer = GRU(np.ones((9, 2), "f"), np.ones((9, 3), "f"), np.ones((2, 9), "f"))
+    with pytest.raises(InputError, match="expected npz, safetensors"):
+        ports.write(layer, "json")
+    with pytest.raises(InputError, match="expected notebook, keras"):
+        ports.write(layer, "npz", "flax")
+    with pytest.raises(InputError, match="has its own"):
+        ports.write(layer, "onnx", "keras")
+
+
+# --- the command, and the page ---
+
+
+def run(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["parity", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    captured = capsys.readouterr()
+    return ended.value.code, captured.out, captured.err
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    layer = keras.layers.Bidirectional(keras.layers.LSTM(3, return_sequences=True), name="both")
+    model = keras.Sequential([keras.Input((None, 5)), layer, keras.layers.Dense(2, name="top")])
+    model.set_weights([np.random.default_rng(0).standard_normal(w.shape) / 2 for w in model.get_weights()])
+    model.save("model.keras")
+    for to, (name, shape) in {
+        "npz": ("both.forward_lstm.Wx", [12, 5]),
+        "onnx": ("both.forward_lstm.R", [1, 12, 3]),
+        "c": ("top.kernel", [6, 2]),
+    }.items():
+        status, out, err = run(monkeypatch, capsys, "port", "model.keras", "--to", to)
+        assert (status, err) == (0, "")
+        assert "PASS" in out
+        path = tmp_path / f"model{ports.FORMATS[to].suffix}"
+        assert path.exists()
+        told = json.loads((tmp_path / f"{path.name}.json").read_text())
+        arrays = {array["name"]: array for found in told["layers"] for array in found["arrays"]}
+        names = [
+            key
+            for key in arrays
+            if key.split(".")[-1] == name.split(".")[-1] and key.split(".")[0] == name.split(".")[0]
+        ]
+        assert arrays[names[0]]["shape"] == shape
+        assert told["layers"][0]["gates"] == (["i", "o", "f", "c"] if to == "onnx" else ["i", "f", "c", "o"])
+    assert run(monkeypatch, capsys, "check", "model.keras", "--candidate", "model.onnx")[0] == 0
+    assert run(monkeypatch, capsys, "check", "model.keras", "--candidate", "model.npz")[0] == 0
+    for arguments, said in (
+        (("--to", "tflite"), "expected npz, safetensors"),
+        (("--to", "npz", "--layout", "torhc"), "expected notebook, keras"),
+        (("--to", "c", "-o", "nowhere/a.h"), "cannot be written"),
+    ):
+        status, _, err = run(monkeypatch, capsys, "port", "model.keras", *arguments)
+        assert (status, len(err.splitlines())) == (2, 1)
+        assert said in err
+
+
+def test_nothing_to_verify_with(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    layer = parity.to_keras(SMALL[PORTED["lstm"]].layer)
+    path = tmp_path / "port.h"
+    _, report, why = api.port(layer, "c", str(path))
+    assert (report, "C compiler" in why, path.exists()) == (None, True, True)
+
+
+def test_the_page_is_made_from_the_table(pytestconfig):
+    page = (pytestconfig.rootpath / "docs" / "porting.md").read_text()
+    assert page == layouts.page() + "\n", "python -m parity.layouts > docs/porting.md"
