@@ -310,7 +310,7 @@ def as_output(value: Any) -> Array:
     if value is None:
         raise CandidateError("candidate: returned None; expected an array of outputs")
     try:
-        array = np.array(value.detach().cpu() if hasattr(value, "detach") else value)  # torch's, with its gradient
+        array = np.array(on_host(value) if hasattr(value, "detach") else value)
     except Exception as error:
         raise CandidateError(
             f"candidate: returned {type(value).__name__}, which is no array: {one_line(error)}"
@@ -318,6 +318,12 @@ def as_output(value: Any) -> Array:
     if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
         raise CandidateError(f"candidate: returned {array.dtype}; expected an array of floating-point numbers")
     return array
+
+
+def on_host(tensor: Any) -> Any:
+    """A torch tensor's array, without its gradient; NumPy itself knows no bfloat16."""
+    tensor = tensor.detach().cpu()
+    return tensor.float().numpy() if str(tensor.dtype) == "torch.bfloat16" else tensor.numpy()
 
 
 def same(a: Any, b: Any) -> bool:
