@@ -61,6 +61,7 @@ class Source:
     def __init__(self, name: str) -> None:
         self.name, self.arrays, self.body = name, list[str](), list[str]()
         self.buffers = 0
+        self.width = 0  # of the last layer's output
 
     def array(self, name: str, array: Array, comment: str) -> str:
         own = f"{self.name}_{re.sub(r'[^0-9A-Za-z_]', '_', name)}"
@@ -109,7 +110,9 @@ def emit(source: Source, layer: Layer, path: str, x: str, steps: str, target: st
         return x, steps
     if isinstance(layer, TimeDistributed):
         return emit(source, layer.layer, path, x, steps, target)
-    y = target or source.buffer(layer.units)
+    if not isinstance(layer, Activation):  # which has no size of its own
+        source.width = layer.E.shape[1] if isinstance(layer, Embedding) else layer.units
+    y = target or source.buffer(source.width)
     if isinstance(layer, Recurrent):
         recurrent(source, layer, path, x, y, layer.units, 0, "=", turned=layer.go_backwards, shown_turned=False)
         return y, steps if layer.return_sequences else "1"
@@ -127,7 +130,7 @@ def emit(source: Source, layer: Layer, path: str, x: str, steps: str, target: st
     elif isinstance(layer, Activation):
         value = f"{x}[n]"
         source.add(f"""
-    for (size_t n = 0; n < (size_t){steps} * {layer.units}; n++)
+    for (size_t n = 0; n < (size_t){steps} * {source.width}; n++)
         {y}[n] = {applied(layer.activation.name, value, layer.name)};""")
     return y, steps
 

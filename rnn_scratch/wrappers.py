@@ -335,4 +335,5 @@ class Sequential(Layer):
 
     @property
     def units(self) -> int:
-        return self.layers[-1].units
+        """Of the last layer that has a size of its own."""
+        return next(layer.units for layer in reversed(self.layers) if type(layer).units is not Layer.units)

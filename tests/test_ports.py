@@ -171,6 +171,21 @@ def test_the_header_compiles_without_a_warning(tmp_path, program):
     assert np.isclose(float(got), layer(x)[0, 2, 7], rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("to", ["onnx", "c", "safetensors"])
+@pytest.mark.parametrize("activation", ["tanh", "softplus", "hard_sigmoid"])
+def test_a_model_that_ends_with_an_activation(tmp_path, to, activation):
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((None, 4)), layers.LSTM(3, return_sequences=True), layers.Activation("tanh")])
+    for layer in (layers.Dense(5), layers.Activation(activation), layers.Dropout(0.5)):
+        model.add(layer)
+    model.set_weights([np.random.default_rng(0).standard_normal(w.shape) / 2 for w in model.get_weights()])
+    scratch = parity.from_keras(model)
+    assert scratch.units == 5
+    port = ports.write(scratch, to)
+    report = parity.check(ports.candidate(saved(tmp_path, port, to), to, scratch), model, input_shape=(7, 4))
+    assert report.verdict == "PASS", str(report)
+
+
 @pytest.mark.parametrize(
     ("layer", "to", "said"),
     [
