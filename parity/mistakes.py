@@ -5,6 +5,7 @@ wrong Cases would have passed too?) and the harness's own score. To add a mistak
 """
 
 import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -1076,3 +1077,37 @@ def layers_swapped(case: Case) -> Variants:
 def is_common(name: str) -> bool:
     """Whether people make it: orders of gates that no library has are only there to be named."""
     return not name.startswith("gate-order-") or name.removeprefix("gate-order-") in ORDERS
+
+
+# --- the page ---
+
+
+def page() -> str:
+    """docs/mistakes.md."""
+    rows = [
+        f"| `{m.id}` | {escaped(m.what)} | {escaped(m.fix)} | {escaped(m.source)} |"
+        for m in MISTAKES.values()
+        if not re.fullmatch(r"gate-order-[a-z]+", m.id)
+    ]
+    orders = ", ".join(f"`{name}`" for name in MISTAKES if name.startswith("gate-order-"))
+    return "\n".join(
+        [
+            "# Mistakes that are known by name\n",
+            "Made from the catalogue in `parity/mistakes.py`: `python -m parity.mistakes > docs/mistakes.md`. After a",
+            "FAIL, a mistake is named as the cause where the candidate is within rounding of it in every answer that it",
+            "gave; after a PASS, one that would have passed too is named as not visible. `--only-mistake ID` looks for",
+            "one alone.\n",
+            "| id | what the port does | what to do | source |",
+            "| --- | --- | --- | --- |",
+            *rows,
+            f"\nEvery order of gates is one more, by its letters: {orders}.",
+        ]
+    )
+
+
+def escaped(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    print(page())

@@ -267,8 +267,3 @@ def test_nothing_to_verify_with(tmp_path, monkeypatch):
     path = tmp_path / "port.h"
     _, report, why = api.port(layer, "c", str(path))
     assert (report, "C compiler" in why, path.exists()) == (None, True, True)
-
-
-def test_the_page_is_made_from_the_table(pytestconfig):
-    page = (pytestconfig.rootpath / "docs" / "porting.md").read_text()
-    assert page == layouts.page() + "\n", "python -m parity.layouts > docs/porting.md"
