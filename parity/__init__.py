@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from parity.adapters.keras import from_keras, to_keras
-    from parity.api import ParityAssertionError, assert_parity, check
+    from parity.api import ParityAssertionError, assert_parity, check, port, record
     from parity.errors import CandidateError, InputError, MissingExtraError, ModelError, ParityError, UnsupportedError
     from parity.report import Report
 
@@ -20,6 +20,8 @@ _HOMES = {
     "to_keras": "parity.adapters.keras",
     "check": "parity.api",
     "assert_parity": "parity.api",
+    "port": "parity.api",
+    "record": "parity.api",
     "ParityAssertionError": "parity.api",
     "CandidateError": "parity.errors",
     "InputError": "parity.errors",
@@ -42,6 +44,8 @@ __all__ = [
     "assert_parity",
     "check",
     "from_keras",
+    "port",
+    "record",
     "to_keras",
 ]
 

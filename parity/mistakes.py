@@ -1094,9 +1094,9 @@ def page() -> str:
         [
             "# Mistakes that are known by name\n",
             "Made from the catalogue in `parity/mistakes.py`: `python -m parity.mistakes > docs/mistakes.md`. After a",
-            "FAIL, a mistake is named as the cause where the candidate is within rounding of it in every answer that it",
-            "gave; after a PASS, one that would have passed too is named as not visible. `--only-mistake ID` looks for",
-            "one alone.\n",
+            "FAIL, a mistake is named as the cause where the candidate is within rounding of it in every answer that",
+            "it gave; after a PASS, one that would have passed too is named as not visible. `--only-mistake ID` looks",
+            "for one alone.\n",
             "| id | what the port does | what to do | source |",
             "| --- | --- | --- | --- |",
             *rows,

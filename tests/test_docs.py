@@ -63,7 +63,7 @@ def folder(tmp_path_factory):
     x = np.random.default_rng(1).standard_normal((3, 10, 4)).astype("f")
     np.save(folder / "x.npy", x)
     np.save(folder / "y.npy", scratch(x))
-    golden = parity.api.record(model, str(folder / "golden.npz"))
+    golden = parity.record(model, str(folder / "golden.npz"))
     np.save(folder / "mine.npy", scratch(golden.cases[0].x))
     for name in ("golden", "case"):
         (folder / f"{name}.npz").write_bytes((folder / "golden.npz").read_bytes())
