@@ -393,9 +393,10 @@ class Weights:
             layer: Any = layouts.unpacked(case.layer, found, self.arrays)
         except InputError as error:
             raise CandidateError(f"--candidate: {self.path}: {error}") from None
-        if isinstance(layer, Sequential):
-            return outputs_of(layer, case)
-        y = layer(case.x, mask=case.mask, initial_state=case.initial_state)
+        with np.errstate(all="ignore"):
+            if isinstance(layer, Sequential):
+                return outputs_of(layer, case)
+            y = layer(case.x, mask=case.mask, initial_state=case.initial_state)
         return Answer(tuple(map(as_output, y)) if isinstance(y, tuple) else (as_output(y),))
 
     def converse(self, case: Case) -> list[Answer]:

@@ -15,7 +15,7 @@ from parity import cli, layouts, mistakes, ports
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
-OTHERS = ("pip ", "pytest", "ruff ", "python -m parity.", "python benchmarks/", "git ")
+OTHERS = ("pip ", "pytest", "ruff ", "mypy", "python -m parity.", "python benchmarks/", "git ")
 """What begins the commands that CI, other tests or `python benchmarks/...` run."""
 
 SLOW = {"parity check": "parity check --units 3 --batch 2 --timesteps 3", "parity score": None}
