@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from parity.errors import InputError, ParityError
+from parity.options import NAMED, OPTIONS, checked
 
 
 def several(element: Callable[[str], Any], expected: str) -> Callable[..., Any]:
@@ -35,6 +36,17 @@ booleans = several(lambda text: {"true": True, "false": False}[text.lower()], "t
 names = several(str, "names, as tanh,relu")
 
 
+def common(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that mean the same everywhere."""
+    for option in reversed(OPTIONS):
+        settings: dict[str, Any] = {"is_flag": True} if option.kind is bool else {"type": option.kind}
+        if option.metavar:
+            settings["metavar"] = option.metavar
+        shown = {"default": option.default, "show_default": option.kind is int}
+        command = click.option(f"--{option.flag}", help=option.help, **settings, **shown)(command)
+    return command
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="keras-parity", message="keras-parity %(version)s")
 def cli() -> None:
@@ -49,7 +61,6 @@ def cli() -> None:
     help="What is judged: FILE.py:NAME, MODEL.onnx, MODEL.tflite, 'cmd:PROGRAM {inputs} {outputs}', or WEIGHTS.npz or "
     ".safetensors in one of the layouts; if not given, rnn_scratch itself, or for a golden file the Keras here.",
 )
-@click.option("--timeout", type=float, help="Seconds that a program or graph may take for one question.  [60]")
 @click.option("--inputs", metavar="X.npy", help="Inputs (batch, timesteps, input_dim); drawn if not given.")
 @click.option(
     "--outputs",
@@ -60,11 +71,7 @@ def cli() -> None:
 @click.option("--mask", metavar="M.npy", help="Mask (batch, timesteps), true where a step counts.")
 @click.option("--initial-state", metavar="S.npy", help="Initial state (batch, units).")
 @click.option("--input-shape", callback=integers, metavar="T,D", help="(timesteps, input_dim) of drawn inputs.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all that is drawn.")
-@click.option("--atol", type=float, default=0.0, help="Granted beside rounding; the verdict is then not proved.")
-@click.option("--rtol", type=float, default=0.0, help="Likewise, relative to what is expected.")
-@click.option("--strict", is_flag=True, help="A PASS that a known mistake would have got too is INCONCLUSIVE.")
-@click.option("--only-mistake", metavar="ID", help="Look for that mistake alone.")
+@common
 @click.option(
     "--save-failure", metavar="CASE.npz", help="Write the smallest case that fails; `parity check` replays it."
 )
@@ -109,7 +116,11 @@ def check(model: str | None, listing: bool, verbose: bool, **options: Any) -> in
 
     with pages(options) as write, writing(options["save_failure"], "--save-failure") as write_failure:
         quiet()
-        ask: Any = check_grid if model is None else check_file if model.endswith(".npz") else check_model
+        ask: Any = (
+            check_grid
+            if model is None
+            else {".npz": check_file, ".toml": check_gate}.get(os.path.splitext(model)[1], check_model)
+        )
         try:
             report = replace(ask(model, select, options), command=command())
         except ParityError as error:
@@ -141,6 +152,7 @@ def check(model: str | None, listing: bool, verbose: bool, **options: Any) -> in
 def record(model: str, output: str, **options: Any) -> int:
     """Record what Keras makes of a saved model: a golden file, which `parity check` needs no Keras for."""
     from parity import api
+    from parity.arrays import load_array
 
     quiet()
     arrays = {name: load_array(f"--{name.replace('_', '-')}", options.pop(name)) for name in ("mask", "initial_state")}
@@ -242,12 +254,9 @@ def show_score(score: Any) -> None:
 MOST_LINES = 20
 MOST_ELEMENTS = 5
 
-ALWAYS = ("seed", "atol", "rtol", "strict", "only_mistake")
-"""The options that mean the same whatever is checked."""
-
 
 def always(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: options[name] for name in ALWAYS}
+    return checked({name: options[name] for name in NAMED if options[name] is not None})
 
 
 def refuse_selection(select: dict[str, Any], options: dict[str, Any]) -> None:
@@ -264,17 +273,48 @@ def refuse(options: dict[str, Any], what: str, *given: str) -> None:
 
 def check_file(path: str, select: dict[str, Any], options: dict[str, Any]) -> Any:
     from parity import api
+    from parity.arrays import load_outputs
 
     refuse_selection(select, options)
     refuse(options, "the file has its own", "inputs", "mask", "initial_state", "input_shape")
     one_of(options, "candidate", "outputs")
     outputs = load_outputs(options["outputs"])
     candidate = options["candidate"] if outputs is None else outputs
-    return api.check_file(candidate, path, timeout=options["timeout"], **always(options))
+    return api.check_file(candidate, path, **always(options))
+
+
+def check_gate(path: str, select: dict[str, Any], options: dict[str, Any]) -> Any:
+    from parity import gate
+
+    refuse_selection(select, options)
+    given = [name for name in NAMED if options[name] not in (None, NAMED[name].default)]
+    refuse(dict.fromkeys(given, True), "each check in the file has its own", *given)
+    refuse(options, "each check in the file has its own", "candidate", "outputs", "inputs", "mask", "initial_state")
+    checks = gate.read(path)
+    with progress(len(checks)) as done:
+        reports = gate.run(checks, done)
+    show_gate(reports)
+    return gate.together(reports)
+
+
+def show_gate(reports: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("check", "verdict", "largest, radii", "why")
+    for name, report in reports:
+        causes = [cause.id for cause in report.causes]
+        blind = [f"not visible: {found.id}" for found in report.not_visible]
+        notes = [note for case in report.cases for note in case.notes] if report.verdict == "ERROR" else []
+        largest = "" if report.worst is None else f"{report.worst:.3g}"
+        table.add_row(*map(Text, (name, report.verdict, largest, ", ".join([*causes, *notes, *blind][:4]))))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def check_model(model: str, select: dict[str, Any], options: dict[str, Any]) -> Any:
     from parity import api
+    from parity.arrays import load_array
     from parity.candidates import scratch
 
     refuse_selection(select, options)
@@ -289,7 +329,6 @@ def check_model(model: str, select: dict[str, Any], options: dict[str, Any]) -> 
         input_shape=options["input_shape"],
         mask=load_array("--mask", options["mask"]),
         initial_state=load_array("--initial-state", options["initial_state"]),
-        timeout=options["timeout"],
         **always(options),
     )
 
@@ -307,54 +346,11 @@ def check_grid(model: None, select: dict[str, Any], options: dict[str, Any]) -> 
     one = bool(options["candidate"]) and "layer" not in select  # a port is a port of one layer
     cases = grid({"layer": ["simple_rnn"], **select} if one else select, options["only"], options["seed"])
     with progress(len(cases)) as done:
-        report = api.check_grid(options["candidate"], cases, **always(options), done=done)
+        given = always(options)
+        given.pop("timeout", None)
+        report = api.check_grid(options["candidate"], cases, **given, done=done)
     others = ("other layers: --layer names what the candidate is a port of",) if one else ()
     return replace(report, not_asked=(*others, *report.not_asked))
-
-
-def load_array(option: str, path: str | None) -> Any:
-    """The array in an .npy file, never unpickled; InputError for anything else."""
-    from parity.files import array_of
-
-    if path is None:
-        return None
-    data = bytes_of(option, path)
-    if data.startswith(b"PK"):
-        raise InputError(f"{option}: {path}: expected one array (.npy); received an archive of several")
-    try:
-        return array_of(data)
-    except Exception as error:  # whatever a damaged file makes of the reader
-        reason = " ".join(str(error).split()) if data else "the file is empty"
-        raise InputError(f"{option}: {path}: expected an .npy file of numbers: {reason[:200]}") from None
-
-
-def bytes_of(option: str, path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise InputError(f"{option}: {path}: cannot be read: {error.strerror}") from None
-
-
-def load_outputs(path: str | None) -> Any:
-    """Outputs for a golden file: an array, or of an .npz, {number of the case: its arrays}."""
-    from parity.files import arrays_in
-
-    data = b"" if path is None else bytes_of("--outputs", path)
-    if path is None or not data.startswith(b"PK"):
-        return load_array("--outputs", path)
-    found: dict[int, tuple[Any, ...]] = {}
-    try:
-        for name, array in sorted(arrays_in(data).items()):
-            case, _, _ = name.partition("/")
-            found[int(case)] = (*found.get(int(case), ()), array)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"--outputs: {path}: expected an .npz of arrays called by the numbers of cases, 0, 1, ... (0/0, 0/1, ... "
-            f"where there are several): {reason}"
-        ) from None
-    return found
 
 
 @contextlib.contextmanager
@@ -366,7 +362,7 @@ def progress(total: int | None) -> Iterator[Callable[[Any], None]]:
     console = Console(stderr=True)
     columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}")
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("starting TensorFlow", total=total)
+        task = bar.add_task("starting", total=total)
         yield lambda result: bar.update(task, advance=1, description=getattr(result, "id", result))
 
 

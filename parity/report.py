@@ -3,8 +3,8 @@
 import math
 import platform
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -209,6 +209,7 @@ class Report:
     known: tuple[str, ...] = ()
     blind: tuple[Blind, ...] = ()
     strict: bool = False
+    incomplete: str = ""
     smallest: str = ""
     command: str = ""
     failure: Any = field(default=None, repr=False, compare=False)
@@ -216,6 +217,8 @@ class Report:
     @property
     def verdict(self) -> str:
         """ERROR before FAIL before INCONCLUSIVE before PASS; ERROR where there is no case."""
+        if self.incomplete:
+            return "ERROR"
         found = {case.verdict for case in self.cases}
         worst = next((verdict for verdict in VERDICTS if verdict in found), "ERROR")
         return "INCONCLUSIVE" if worst == "PASS" and self.strict and self.not_visible else worst
@@ -268,6 +271,7 @@ class Report:
             "not_visible": [blind.to_dict() for blind in self.not_visible],
             "no_difference": [blind.to_dict() for blind in self.no_difference],
             "not_asked": list(self.not_asked),
+            "incomplete": self.incomplete,
             "counts": self.counts,
             "command": self.command,
         }
@@ -358,3 +362,42 @@ def environment() -> dict[str, str]:
     except PackageNotFoundError:
         own = "not installed"
     return {"keras-parity": own, "python": platform.python_version(), "numpy": np.__version__}
+
+
+def merged(named: Iterable[tuple[str, Report]], incomplete: str = "") -> Report:
+    """Several reports in one: their cases, each under its report's name, and whatever they say, told once.
+
+    incomplete: why some are missing, which makes it an ERROR. What `strict` made of a report goes to its cases.
+    """
+    reports = [(name, report) for name, report in named]
+
+    def union(field: str) -> tuple[Any, ...]:
+        return tuple(dict.fromkeys(item for _, report in reports for item in getattr(report, field)))
+
+    environment: dict[str, str] = {}
+    for _, report in reports:
+        environment |= report.environment
+    commands = list(dict.fromkeys(report.command for _, report in reports if report.command))
+    known = union("known")
+    return Report(
+        tuple(replace(case, id=f"{name}: {case.id}") for name, report in reports for case in settled(report)),
+        union("not_asked"),
+        environment,
+        union("causes"),
+        (*([f"incomplete: {incomplete}"] if incomplete else []), *known),
+        union("blind"),
+        incomplete=incomplete,
+        smallest=next((report.smallest for _, report in reports if report.smallest), ""),
+        command=commands[0] if len(commands) == 1 else "",
+    )
+
+
+def settled(report: Report) -> Iterator[CaseReport]:
+    """Its cases, with its verdict where `strict` made that another one than theirs."""
+    for case in report.cases:
+        if report.strict and report.verdict == "INCONCLUSIVE" and case.verdict == "PASS":
+            blind = ", ".join(found.id for found in report.not_visible)
+            note = f"strict: a known mistake would not have shown: {blind}"
+            yield replace(case, verdict="INCONCLUSIVE", notes=(*case.notes, note))
+        else:
+            yield case

@@ -1,0 +1,191 @@
+"""The gate: every check that a repository has, in one file.
+
+[[check]]
+name = "lstm port"              # if not the candidate and the model
+model = "golden/lstm.npz"       # or a saved Keras model; paths are relative to the file
+candidate = "port.py:lstm"      # or outputs = "mine.npy"
+strict = true                   # and any other option of `parity check`
+[[check.allow]]                 # a blind spot that is known, and why it may stay
+mistake = "bias-missing"
+reason = "the model has no bias"
+"""
+
+import concurrent.futures
+import contextlib
+import multiprocessing
+import os
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from parity.errors import InputError, ParityError
+from parity.options import NAMED, checked, expect
+from parity.report import CaseReport, Report, environment, merged
+
+KEYS = ("name", "model", "candidate", "outputs", "inputs", "allow", *NAMED)
+FEW = 3
+"""So many checks of golden files run in this process: to start others takes longer."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of the file. allow: the reason for each blind spot that may stay, by the mistake's id."""
+
+    name: str
+    folder: str
+    model: str
+    candidate: str | None = None
+    outputs: str | None = None
+    inputs: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    allow: Mapping[str, str] = field(default_factory=dict)
+
+
+# --- the file ---
+
+
+def read(path: str) -> list[Check]:
+    """The checks of a file. InputError, in one line that says where, for anything in it that makes no sense."""
+    try:
+        with open(path, "rb") as file:
+            found = tomllib.load(file)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected TOML: {error}") from None
+    expect(found, ["check"], f"{path}: ")
+    tables = found.get("check")
+    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
+        raise InputError(f"{path}: expected at least one [[check]]")
+    checks = [
+        one(table, f"{path}: check {n + 1}: ", os.path.dirname(os.path.abspath(path))) for n, table in enumerate(tables)
+    ]
+    names = [check.name for check in checks]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{path}: name: expected a name of its own for each check; {name!r} stands twice")
+    return checks
+
+
+def one(table: Mapping[str, Any], where: str, folder: str) -> Check:
+    expect(table, KEYS, where)
+    texts = {key: text(table, key, where) for key in ("name", "model", "candidate", "outputs", "inputs")}
+    if not texts["model"]:
+        raise InputError(f"{where}model: expected a golden file or a saved model; there is none")
+    if texts["candidate"] and texts["outputs"]:
+        raise InputError(f"{where}candidate and outputs: expected one of them")
+    name = texts.pop("name") or f"{texts['model']} {texts['candidate'] or texts['outputs'] or ''}".strip()
+    return Check(name, folder, **texts, options=checked(table, where), allow=allowed(table, where))  # type: ignore[arg-type]
+
+
+def text(table: Mapping[str, Any], key: str, where: str) -> str | None:
+    value = table.get(key)
+    if value is not None and not (isinstance(value, str) and value):
+        raise InputError(f"{where}{key}: expected a text; received {value!r}")
+    return value
+
+
+def allowed(table: Mapping[str, Any], where: str) -> dict[str, str]:
+    from parity.mistakes import MISTAKES
+
+    found = {}
+    entries = table.get("allow", [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise InputError(f"{where}allow: expected [[check.allow]] with mistake and reason")
+    for entry in entries:
+        expect(entry, ("mistake", "reason"), f"{where}allow: ")
+        mistake, reason = (text(entry, key, f"{where}allow: ") for key in ("mistake", "reason"))
+        if not mistake or not reason or not reason.strip():
+            raise InputError(f"{where}allow: expected a mistake and the reason why it may stay unseen")
+        expect([mistake], MISTAKES, f"{where}allow: ")
+        found[mistake] = reason
+    return found
+
+
+# --- the run ---
+
+
+def run(checks: Sequence[Check], done: Callable[[Any], None] = lambda report: None) -> list[tuple[str, Report]]:
+    """Each check's name and report, in the file's order. One that did not run is an ERROR; an interruption keeps what
+    there is, and every check that it left out is an ERROR as well."""
+    reports: dict[str, Report] = {}
+    try:
+        for name, report in judged(checks):
+            reports[name] = report
+            done(report)
+    except KeyboardInterrupt:
+        missing = "did not run: interrupted"
+    else:
+        missing = "did not run: its process died"
+    return [(check.name, reports.get(check.name) or error(check, missing)) for check in checks]
+
+
+def judged(checks: Sequence[Check]) -> Any:
+    processes = min(len(checks), os.cpu_count() or 1)
+    light = all(check.model.endswith(".npz") for check in checks)
+    if processes == 1 or (light and len(checks) <= FEW):
+        for check in checks:
+            yield check.name, judge(check)
+        return
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(processes, context) as pool:
+        futures = {pool.submit(judge, check): check for check in checks}
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                with contextlib.suppress(concurrent.futures.process.BrokenProcessPool):
+                    yield futures[future].name, future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def judge(check: Check) -> Report:
+    """One check, in the file's folder. An error of the question is a report, too."""
+    try:
+        with contextlib.chdir(check.folder):
+            return without_allowed(check, ask(check))
+    except ParityError as failed:
+        return error(check, str(failed))
+
+
+def ask(check: Check) -> Report:
+    from parity import api
+    from parity.arrays import load_array, load_outputs
+    from parity.candidates import scratch
+
+    if not Path(check.model).exists():
+        raise InputError(f"{check.model}: no such file")
+    if check.model.endswith(".npz"):
+        if check.inputs:
+            raise InputError(f"inputs: {check.model} has its own; expected none beside it")
+        outputs = load_outputs(check.outputs)
+        return api.check_file(check.candidate if outputs is None else outputs, check.model, **check.options)
+    y = load_array("outputs", check.outputs)
+    candidate = (check.candidate or scratch) if y is None else y
+    return api.check(candidate, check.model, load_array("inputs", check.inputs), **check.options)
+
+
+def without_allowed(check: Check, report: Report) -> Report:
+    """The report without the blind spots that may stay, which are told; and with those told that did not occur."""
+    occurred = {blind.id for blind in report.not_visible}
+    told = [
+        f"allowed not to be visible: {mistake} ({reason})"
+        if mistake in occurred
+        else f"allowed, but visible here: {mistake}; take it out of the file"
+        for mistake, reason in check.allow.items()
+        if report.verdict in ("PASS", "INCONCLUSIVE")
+    ]
+    blind = tuple(blind for blind in report.blind if blind.same or blind.id not in check.allow)
+    return replace(report, blind=blind, known=(*report.known, *told), failure=None)
+
+
+def error(check: Check, what: str) -> Report:
+    return Report((CaseReport(check.model, "ERROR", notes=(what,)),), environment=environment())
+
+
+def together(reports: Sequence[tuple[str, Report]]) -> Report:
+    """All of them in one, which says so where the run was interrupted."""
+    left = sum("did not run: interrupted" in case.notes for _, report in reports for case in report.cases)
+    return merged(reports, incomplete=f"interrupted: {left} of {len(reports)} checks did not run" if left else "")

@@ -1,0 +1,62 @@
+"""The options that mean the same whatever is checked: defined here once for the command line, the pytest plugin and
+`parity.toml`. Imported at the start of every pytest run, so it imports next to nothing."""
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from parity.errors import InputError
+
+
+@dataclass(frozen=True)
+class Option:
+    """name: the keyword of `parity.check`. kind: its type. least: the smallest number that makes sense."""
+
+    name: str
+    kind: type
+    default: Any
+    help: str
+    least: float = 0
+    metavar: str | None = None
+
+    @property
+    def flag(self) -> str:
+        return self.name.replace("_", "-")
+
+    def checked(self, value: Any, where: str) -> Any:
+        """The value, or InputError: a NaN tolerance passes everything."""
+        expected = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}[self.kind]
+        fits = isinstance(value, (int, float) if self.kind is float else self.kind)
+        if not fits or (isinstance(value, bool) and self.kind is not bool):
+            raise InputError(f"{where}{self.name}: expected {expected}; received {value!r}")
+        if self.kind in (int, float) and not (math.isfinite(value) and value >= self.least):
+            raise InputError(f"{where}{self.name}: expected a finite number, {self.least:g} or more; received {value}")
+        return value
+
+
+OPTIONS = (
+    Option("seed", int, 0, "Of all that is drawn."),
+    Option("atol", float, 0.0, "Granted beside rounding; the verdict is then not proved."),
+    Option("rtol", float, 0.0, "Likewise, relative to what is expected."),
+    Option("strict", bool, False, "A PASS that a known mistake would have got too is INCONCLUSIVE."),
+    Option("only_mistake", str, None, "Look for that mistake alone.", metavar="ID"),
+    Option("timeout", float, None, "Seconds that a program or graph may take for one question.  [60]"),
+)
+NAMED = {option.name: option for option in OPTIONS}
+
+
+def expect(names: Iterable[str], known: Iterable[str], where: str) -> None:
+    """InputError for a name that is not known, with the nearest that is."""
+    known = list(known)
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            raise InputError(f"{where}{name}: no such name; {hint}")
+
+
+def checked(given: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """Those of the given values that are options, each checked."""
+    return {name: NAMED[name].checked(value, where) for name, value in given.items() if name in NAMED}
