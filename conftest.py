@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+pytest_plugins = ["pytester"]
+
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever ~/.keras/keras.json says
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 

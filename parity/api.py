@@ -147,7 +147,8 @@ class ParityAssertionError(AssertionError):
     """No parity. report: the whole Report."""
 
     def __init__(self, report: Report) -> None:
-        super().__init__(str(report))
+        again = [f"again: {report.command}"] if report.command else []
+        super().__init__("\n".join([str(report), *again]))
         self.report = report
 
 

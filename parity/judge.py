@@ -107,7 +107,9 @@ def last_dtype(layer: Layer) -> np.dtype[Any]:
 def wrong_structure(case: Case, answer: Answer) -> str | None:
     """What is wrong with the number or the shapes of the arrays, if anything."""
     if answer.outputs is None:
-        return None
+        whole = case.layer.with_sequences().output_shapes(case.x.shape)[0]
+        found = whole if answer.sequence is None else answer.sequence.shape
+        return None if found == whole else f"expected shape {whole}; received {found}"
     expected = list(case.layer.output_shapes(case.x.shape))
     received = [output.shape for output in answer.outputs]
     if received != expected and not (answer.partial and received == expected[: len(received)]):

@@ -271,9 +271,9 @@ class Report:
             "not_visible": [blind.to_dict() for blind in self.not_visible],
             "no_difference": [blind.to_dict() for blind in self.no_difference],
             "not_asked": list(self.not_asked),
-            "incomplete": self.incomplete,
             "counts": self.counts,
             "command": self.command,
+            "incomplete": self.incomplete,
         }
 
     def __str__(self) -> str:
@@ -321,7 +321,10 @@ class Report:
     @property
     def marks(self) -> list[str]:
         """The parts of ids that tell the failing cases from the passing ones, if some do."""
-        parts = {verdict: [set(c.id.split("-")) for c in self.cases if c.verdict == verdict] for verdict in VERDICTS}
+        parts = {
+            verdict: [set(case.id.rpartition(": ")[2].split("-")) for case in self.cases if case.verdict == verdict]
+            for verdict in VERDICTS
+        }
         marks = set[str]().union(*parts["FAIL"]) - set[str]().union(*parts["PASS"])
         telling = all(marks & case for case in parts["FAIL"]) and 2 * len(parts["PASS"]) >= len(parts["FAIL"])
         return sorted(marks) if telling else []

@@ -215,7 +215,17 @@ def test_json(run, files):
     status, _, _ = run("check", SEQUENCE, "--inputs", "x.npy", "--outputs", "wrong.npy", "--json", "report.json")
     report = json.loads((files / "report.json").read_text())
     explained = ["causes", "known", "smallest", "not_visible", "no_difference"]
-    assert list(report) == ["schema", "verdict", "environment", "cases", *explained, "not_asked", "counts", "command"]
+    assert list(report) == [
+        "schema",
+        "verdict",
+        "environment",
+        "cases",
+        *explained,
+        "not_asked",
+        "counts",
+        "command",
+        "incomplete",
+    ]
     assert (status, report["schema"], report["verdict"]) == (1, 1, "FAIL")
     assert {"keras", "tensorflow", "numpy", "backend"} <= set(report["environment"])
     (case,) = report["cases"]

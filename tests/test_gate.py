@@ -1,0 +1,233 @@
+"""The gate: every check of a repository in one file."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from zoo import make_layer
+
+import parity
+from parity import cli, gate, options
+from parity.errors import InputError
+from parity.report import CaseReport, Report, merged
+
+PORT = """
+import os, signal, time
+
+def right(x, layer):
+    return layer(x)
+
+def wrong(x, layer):
+    return layer.replace(Wx=layer.Wx, Wh=layer.Wh.T, b=layer.b)(x)
+
+def unbiased(x, layer):
+    return layer.replace(Wx=layer.Wx, Wh=layer.Wh, b=0 * layer.b)(x)
+
+def dies(x, layer):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def slow(x, layer):
+    time.sleep(60)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("a gate")
+    (folder / "port.py").write_text(PORT)
+    layer = make_layer(return_sequences=True)
+    zero = layer.replace(Wx=layer.Wx, Wh=layer.Wh, b=0 * layer.b)
+    for name, made in (("golden", layer), ("zero", zero)):
+        golden = parity.record(parity.to_keras(made), str(folder / f"{name}.npz"), input_shape=(5, made.input_dim))
+        np.save(folder / f"{name}.npy", made(golden.cases[0].x))
+    x = golden.cases[0].x
+    np.save(folder / "x.npy", x)
+    return folder
+
+
+def written(folder, text, name="parity.toml"):
+    path = folder / name
+    path.write_text(text)
+    return str(path)
+
+
+def checks(*candidates, model="golden.npz", rest=""):
+    return "\n".join(
+        f'[[check]]\nname = "{n} {candidate}"\nmodel = "{model}"\ncandidate = "port.py:{candidate}"\n{rest}'
+        for n, candidate in enumerate(candidates)
+    )
+
+
+def together(path):
+    return gate.together(gate.run(gate.read(path)))
+
+
+@pytest.mark.parametrize("number", [2, 5])  # in this process, and in others
+def test_right_and_wrong(folder, number):
+    assert together(written(folder, checks(*["right"] * number))).verdict == "PASS"
+    reports = gate.run(gate.read(written(folder, checks(*["right"] * (number - 1), "wrong"))))
+    assert [report.verdict for _, report in reports] == ["PASS"] * (number - 1) + ["FAIL"]
+    report = gate.together(reports)
+    assert report.verdict == "FAIL"
+    assert [cause.id for cause in report.causes] == ["recurrent-kernel-not-transposed"]
+    assert report.counts["cases"] == number
+    assert len({case.id for case in report.cases}) == number
+
+
+def test_outputs_and_options(folder):
+    text = '[[check]]\nmodel = "golden.npz"\noutputs = "golden.npy"\nseed = 3\nrtol = 1e-6\n'
+    report = together(written(folder, text))
+    assert (report.verdict, report.cases[0].proved) == ("PASS", False)
+    assert together(written(folder, text.replace("golden.npy", "zero.npy"))).verdict == "FAIL"
+
+
+def test_a_check_that_did_not_run_is_an_error(folder):
+    path = written(folder, checks("right", "dies", "right", "right", "right"))
+    report = together(path)
+    assert report.verdict == "ERROR"
+    assert report.counts["cases"] == 5
+    assert any("its process died" in note for case in report.cases for note in case.notes)
+
+
+def test_an_error_is_one_checks_own(folder):
+    text = checks("right", "nothing_there") + '\n[[check]]\nmodel = "none.npz"\ncandidate = "port.py:right"\n'
+    verdicts = [report.verdict for _, report in gate.run(gate.read(written(folder, text)))]
+    assert verdicts == ["PASS", "ERROR", "ERROR"]
+
+
+ALLOW = '[[check.allow]]\nmistake = "{}"\nreason = "a test"\n'
+
+
+def blind(monkeypatch, *ids):
+    from parity import api
+    from parity.report import Blind
+
+    monkeypatch.setattr(api, "blind_spots", lambda *a: tuple(Blind(name, "what it does") for name in ids))
+
+
+def test_allowed_blind_spots(folder, monkeypatch):
+    blind(monkeypatch, "bias-missing")
+    strict = checks("right", rest="strict = true\n")
+    assert together(written(folder, strict)).verdict == "INCONCLUSIVE"
+    report = together(written(folder, strict + ALLOW.format("bias-missing")))
+    assert report.verdict == "PASS"
+    assert "allowed not to be visible: bias-missing (a test)" in report.known
+    blind(monkeypatch)
+    report = together(written(folder, strict + ALLOW.format("bias-missing")))
+    assert "allowed, but visible here: bias-missing; take it out of the file" in report.known
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", r"expected at least one \[\[check\]\]"),
+        ("check = 3", r"expected at least one \[\[check\]\]"),
+        ("[[check]", "expected TOML"),
+        ("[[chek]]\n", "chek: no such name; did you mean check"),
+        ('[[check]]\ncandidate = "a"', "check 1: model: expected a golden file"),
+        (checks("right", rest="tolerance = 1\n"), "check 1: tolerance: no such name"),
+        (checks("right", rest="strct = true\n"), "did you mean strict"),
+        (checks("right", rest="atol = nan\n"), "atol: expected a finite number"),
+        (checks("right", rest="rtol = -1.0\n"), "rtol: expected a finite number"),
+        (checks("right", rest="atol = inf\n"), "atol: expected a finite number"),
+        (checks("right", rest='strict = "yes"\n'), "strict: expected true or false"),
+        (checks("right", rest="seed = 1.5\n"), "seed: expected an integer"),
+        (checks("right", rest='outputs = "a.npy"\n'), "candidate and outputs: expected one of them"),
+        (checks("right").replace("0 right", "a") + checks("right").replace("0 right", "a"), "'a' stands twice"),
+        (checks("right") + '[[check.allow]]\nmistake = "bias-missing"\n', "the reason why"),
+        (checks("right") + ALLOW.format("bias-mising"), "did you mean bias-missing"),
+        (checks("right") + ALLOW.replace("reason", "because").format("bias-missing"), "because: no such name"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(folder, text, said):
+    with pytest.raises(InputError, match=said) as refused:
+        gate.read(written(folder, text))
+    assert "\n" not in str(refused.value)
+
+
+def run(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["parity", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    captured = capsys.readouterr()
+    return ended.value.code, captured.out, captured.err
+
+
+def test_the_command(folder, monkeypatch, capsys):
+    path = written(folder, checks("right", "unbiased"))
+    status, out, err = run(
+        monkeypatch,
+        capsys,
+        "check",
+        path,
+        "--json",
+        folder / "r.json",
+        "--junit",
+        folder / "r.xml",
+        "--markdown",
+        folder / "r.md",
+    )
+    assert (status, err) == (1, "")
+    assert "1 unbiased" in out
+    assert "bias-missing" in out
+    told = json.loads((folder / "r.json").read_text())
+    assert [case["verdict"] for case in told["cases"]] == ["PASS", "FAIL"]
+    assert "1 unbiased" in (folder / "r.xml").read_text()
+    assert "bias-missing" in (folder / "r.md").read_text()
+    assert run(monkeypatch, capsys, "check", written(folder, checks("right")))[0] == 0
+    for more, said in (
+        (("--candidate", "a.py:b"), "--candidate"),
+        (("--units", "3"), "--units"),
+        (("--strict",), "--strict"),
+        (("--html", "/nowhere/r.html"), "cannot be written"),
+    ):
+        status, _, err = run(monkeypatch, capsys, "check", path, *more)
+        assert (status, len(err.splitlines())) == (2, 1)
+        assert said in err
+
+
+@pytest.mark.parametrize("candidates", [("right", "slow"), ("right", "right", "right", "slow", "slow")])
+def test_an_interruption_keeps_what_there_is(folder, candidates):
+    path = written(folder, checks(*candidates), "interrupted.toml")
+    command = [sys.executable, "-m", "parity", "check", path, "--json", str(folder / "i.json")]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    time.sleep(8)
+    os.killpg(process.pid, signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "interrupted" in out
+    told = json.loads((folder / "i.json").read_text())
+    assert told["incomplete"].startswith("interrupted: ")
+    verdicts = [case["verdict"] for case in told["cases"]]
+    assert len(verdicts) == len(candidates)
+    assert verdicts[0] == "PASS"
+    assert verdicts[-1] == "ERROR"
+
+
+# --- several reports in one ---
+
+
+def test_merged():
+    good, bad = Report((CaseReport("a", "PASS"),)), Report((CaseReport("b", "FAIL"),))
+    assert merged([("one", good), ("two", bad)]).verdict == "FAIL"
+    assert merged([("one", good)]).verdict == "PASS"
+    assert merged([("one", good)], incomplete="early").verdict == "ERROR"
+    assert merged([]).verdict == "ERROR"
+    assert [case.id for case in merged([("one", good), ("two", bad)]).cases] == ["one: a", "two: b"]
+
+
+def test_options_are_defined_once():
+    for option in options.OPTIONS:
+        if option.default is not None:
+            assert option.checked(option.default, "") == option.default
+    for value in (math.nan, math.inf, -1.0, "1", True):
+        with pytest.raises(InputError):
+            options.NAMED["atol"].checked(value, "")
