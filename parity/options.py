@@ -1,7 +1,6 @@
 """The options that mean the same whatever is checked: defined here once for the command line, the pytest plugin and
 `parity.toml`. Imported at the start of every pytest run, so it imports next to nothing."""
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -52,6 +51,8 @@ def expect(names: Iterable[str], known: Iterable[str], where: str) -> None:
     known = list(known)
     for name in names:
         if name not in known:
+            import difflib
+
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
             raise InputError(f"{where}{name}: no such name; {hint}")

@@ -1,7 +1,5 @@
 """The pytest plugin: hooks and thin fixtures. Whatever is heavy is imported when a test first checks something."""
 
-import pickle
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -178,6 +176,8 @@ class AssertParity:
         return path
 
     def command(self) -> str:
+        import shlex
+
         given = run_options(self.config)
         flags = [
             f"--parity-{NAMED[name].flag}" + ("" if value is True else f"={value}")
@@ -223,6 +223,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """The reports go with the test's own one, which xdist carries to the process that writes them."""
     report = yield
     if call.when == "teardown" and MADE in item.stash:
+        import pickle
+
         report.parity = pickle.dumps(item.stash[MADE])
     return report
 
@@ -236,6 +238,8 @@ class Collector:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         sent = getattr(report, "parity", None)
         if sent is not None:
+            import pickle
+
             self.run.made += [(report.nodeid, made) for made in pickle.loads(sent)]
 
     def pytest_keyboard_interrupt(self) -> None:
