@@ -604,7 +604,8 @@ class Survey:
         keras = adapter.environment() if environment is None else environment
         report = Report(tuple(results), tuple(self.not_asked()), {**reports.environment(), **keras}, strict=self.strict)
         if any(case.verdict == "FAIL" for case in results):
-            return self.diagnosed(report)
+            with np.errstate(all="ignore"):  # a candidate may put out whatever it likes
+                return self.diagnosed(report)
         return replace(report, blind=self.blind()) if report.verdict == "PASS" else report
 
     def kinds(self) -> Iterator[tuple[str, list[Finding]]]:

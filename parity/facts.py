@@ -1,11 +1,12 @@
 """What is known of a FAIL that no mistake of the catalogue explains: where it is off, by which path, which weights."""
 
 import contextlib
+import functools
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -275,6 +276,25 @@ def scaled(own: Array, right: Array) -> float | None:
     return k if same else None
 
 
+Args = ParamSpec("Args")
+Found = TypeVar("Found")
+
+
+def where_solvable(find: Callable[Args, Found | None]) -> Callable[Args, Found | None]:
+    """None where the numbers that a candidate put out leave nothing to solve: huge ones, say."""
+
+    @functools.wraps(find)
+    def guarded(*args: Args.args, **kwargs: Args.kwargs) -> Found | None:
+        try:
+            with np.errstate(all="ignore"):
+                return find(*args, **kwargs)
+        except np.linalg.LinAlgError:
+            return None
+
+    return guarded
+
+
+@where_solvable
 def recover(layer: Any, questions: Sequence[Question]) -> Recovered | None:
     """Of a SimpleRNN whose sequences are seen: the weights of each unit from atanh(h_t) = Wx x_t + Wh h_{t-1} + b."""
     cell = layer.cell
@@ -469,6 +489,7 @@ def fit(layer: Any, name: str, data: Sequence[Taught], deadline: float) -> Array
     return None
 
 
+@where_solvable
 def levenberg_marquardt(f: Callable[[Array], Array], start: Array, y: Array, deadline: float) -> Array | None:
     """Parameters (units, columns) with which f gives y (n, units) to 1e-5, each unit's by themselves; None if none do
     that are found from there in time."""

@@ -488,7 +488,7 @@ def test_a_flipped_bit_of_a_weight_is_a_fail(tmp_path):
         assert verdict_on(str(path), layer) == "FAIL"
 
 
-def main(number=500):  # pragma: no cover
+def main(number=500, kinds=(".onnx", ".safetensors", "golden", ".npy")):  # pragma: no cover
     """So many damaged files of each kind, through the command line's own functions; what became of them, and the most
     memory that this process or one that it started has had."""
     import tempfile
@@ -506,7 +506,7 @@ def main(number=500):  # pragma: no cover
         np.save(folder / "y.npy", scratch(files.load(str(folder / "golden.npz")).cases[0].x))
         whole = {".onnx": ports.write(scratch, "onnx").data, ".safetensors": ports.write(scratch, "safetensors").data}
         whole |= {"golden": (folder / "golden.npz").read_bytes(), ".npy": (folder / "y.npy").read_bytes()}
-        for kind, data in whole.items():
+        for kind, data in ((kind, whole[kind]) for kind in kinds):
             found = Counter()
             for _ in range(number):
                 path = folder / f"damaged{kind if kind.startswith('.') else '.npz'}"
@@ -530,4 +530,4 @@ def main(number=500):  # pragma: no cover
 
 
 if __name__ == "__main__":
-    main()
+    main(500, sys.argv[1:] or (".onnx", ".safetensors", "golden", ".npy"))

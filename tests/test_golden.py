@@ -118,6 +118,17 @@ def test_outputs_of_some_cases(golden):
         check_file({1: outputs[1]}, path)
 
 
+@pytest.mark.parametrize("name", ["gru", "simple_rnn", "lstm"])
+@pytest.mark.parametrize("huge", [3e38, np.inf, np.nan])
+def test_outputs_of_any_size(golden, name, huge):
+    """A FAIL, and no error of the search for its cause."""
+    model, path = golden(name)
+    y = model(load(path).cases[0].x)
+    y = tuple(map(np.array, y)) if isinstance(y, tuple | list) else (np.array(y),)
+    y[0].flat[::3] = huge
+    assert check_file({0: y}, path).verdict == "FAIL"
+
+
 def test_what_a_candidate_does_not_take_is_not_asked(golden):
     report = check_file(lambda x: np.asarray(golden("simple_rnn")[0](x)), golden("simple_rnn")[1])
     assert report.verdict == "PASS"
