@@ -64,6 +64,7 @@ class Source:
         self.width = 0  # of the last layer's output
 
     def array(self, name: str, array: Array, comment: str) -> str:
+        name = name.strip(".")
         own = f"{self.name}_{re.sub(r'[^0-9A-Za-z_]', '_', name)}"
         dims = "".join(f"[{n}]" for n in array.shape)
         self.arrays.append(f"/* {plain(name)}: {comment} */\nstatic const float {own}{dims} = {literal(array)};\n")
@@ -179,8 +180,9 @@ def recurrent(
     own = source.array(f"{path}.recurrent_kernel", keras["recurrent_kernel"], f"(units, gates * units), gates {gates}")
     bias, recurrent_bias = biases(source, path, cell)
     two = recurrent_bias is not None  # GRU with reset_after keeps what comes of h apart
-    at = "timesteps - 1 - t" if turned else "t"
-    place = "timesteps - 1 - t" if shown_turned else "t"
+    at = "(timesteps - 1 - t)" if turned else "t"
+    place = "(timesteps - 1 - t)" if shown_turned else "t"
+    aside = f" + {offset}" if offset else ""
     carried = f", c[{u}] = {{0}}" if layer.kind == "lstm" else ""
     before = layer.kind == "gru" and not two
     sums = u * (len(cell.gates) - 1) if before else g
@@ -190,7 +192,7 @@ def recurrent(
     {{ /* {plain(path or layer.name)}: {layer.kind}, {d} -> {u} */
         float h[{u}] = {{0}}{carried}, z[{g}]{f", q[{g}]" if two else ""}{f", r[{u}]" if before else ""};
         for (int t = 0; t < timesteps; t++) {{
-            const float *x_t = {x} + (size_t)({at}) * {d};
+            const float *x_t = {x} + (size_t){at} * {d};
             for (int k = 0; k < {g}; k++)
                 z[k] = {bias + "[k]" if bias else "0.0f"};
             for (int j = 0; j < {d}; j++)
@@ -203,7 +205,7 @@ def recurrent(
                 for (int k = 0; k < {sums}; k++)
                     {target}[k] += {own}[j][k] * h[j];""")
     source.body += list(update(layer, u, two, own))
-    shown = f"{y}[(size_t)({place}) * {width} + {offset} + n]" if layer.return_sequences else f"{y}[{offset} + n]"
+    shown = f"{y}[(size_t){place} * {width}{aside} + n]" if layer.return_sequences else f"{y}[n{aside}]"
     if layer.return_sequences:
         source.add(f"            for (int n = 0; n < {u}; n++)\n                {shown} {how} h[n];\n        }}")
     else:

@@ -57,7 +57,8 @@ def folder(tmp_path_factory):
     """What the commands speak of."""
     folder = tmp_path_factory.mktemp("docs")
     model = keras.Sequential([keras.Input((10, 4)), keras.layers.SimpleRNN(8, return_sequences=True)])
-    model.set_weights([np.random.default_rng(0).standard_normal(w.shape) / 2 for w in model.get_weights()])
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.standard_normal(w.shape) / 2 for w in model.get_weights()])
     model.save(folder / "model.keras")
     scratch = parity.from_keras(model)
     x = np.random.default_rng(1).standard_normal((3, 10, 4)).astype("f")

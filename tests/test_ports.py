@@ -178,7 +178,8 @@ def test_a_model_that_ends_with_an_activation(tmp_path, to, activation):
     model = keras.Sequential([keras.Input((None, 4)), layers.LSTM(3, return_sequences=True), layers.Activation("tanh")])
     for layer in (layers.Dense(5), layers.Activation(activation), layers.Dropout(0.5)):
         model.add(layer)
-    model.set_weights([np.random.default_rng(0).standard_normal(w.shape) / 2 for w in model.get_weights()])
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.standard_normal(w.shape) / 2 for w in model.get_weights()])
     scratch = parity.from_keras(model)
     assert scratch.units == 5
     port = ports.write(scratch, to)
@@ -228,7 +229,8 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     layer = keras.layers.Bidirectional(keras.layers.LSTM(3, return_sequences=True), name="both")
     model = keras.Sequential([keras.Input((None, 5)), layer, keras.layers.Dense(2, name="top")])
-    model.set_weights([np.random.default_rng(0).standard_normal(w.shape) / 2 for w in model.get_weights()])
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.standard_normal(w.shape) / 2 for w in model.get_weights()])
     model.save("model.keras")
     for to, (name, shape) in {
         "npz": ("both.forward_lstm.Wx", [12, 5]),
