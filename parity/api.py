@@ -359,13 +359,19 @@ def check_cases(
     survey: "Survey",
     done: Callable[[CaseReport], None] = lambda result: None,
 ) -> Report:
-    results = []
-    for case in cases:
-        if missing := sorted(needs(case) - asked.takes):
-            survey.skip(" and ".join(missing))
-            continue
-        results.append(survey.ask_or_error(case))
-        done(results[-1])
+    results: list[CaseReport] = []
+    early = ""
+    try:
+        for case in cases:
+            if missing := sorted(needs(case) - asked.takes):
+                survey.skip(" and ".join(missing))
+                continue
+            results.append(survey.ask_or_error(case))
+            done(results[-1])
+    except KeyboardInterrupt:
+        if not results:
+            raise
+        early = f"interrupted after {len(results)} of {len(cases)} cases"
     if results and all(case.verdict == "ERROR" for case in results):
         others = f" (likewise the other {len(results) - 1} cases)" if len(results) > 1 else ""
         raise CandidateError(results[0].notes[0] + others)
@@ -373,7 +379,8 @@ def check_cases(
         raise CandidateError(
             f"candidate: every selected case has a parameter that it does not take: {', '.join(survey.skipped)}"
         )
-    return survey.report(results)
+    report = survey.report(results)
+    return replace(report, incomplete=early, known=(f"incomplete: {early}", *report.known)) if early else report
 
 
 def needs(case: Case) -> frozenset[str]:

@@ -495,7 +495,7 @@ def main(number=500, kinds=(".onnx", ".safetensors", "golden", ".npy")):  # prag
     from collections import Counter
 
     from parity import api, files
-    from parity.cli import load_array
+    from parity.arrays import load_array
 
     rng, layer = np.random.default_rng(0), L.GRU(6, return_sequences=True)
     layer.build((None, 7, 5))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -295,3 +296,42 @@ def test_as_a_process_nothing_but_the_report_is_printed(files):
     assert "\r" not in done.stdout
     assert "\x1b" not in done.stdout
     assert json.loads((files / "process.json").read_text())["verdict"] == "PASS"
+
+
+SLOW = """
+import time
+
+def slow(x, layer):
+    if layer.units == 8:
+        print("slow", flush=True)
+        time.sleep(60)
+    return layer(x)
+"""
+
+
+def test_an_interruption_keeps_the_results_so_far(tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW)
+    command = [
+        sys.executable,
+        "-m",
+        "parity",
+        "check",
+        "--candidate",
+        "slow.py:slow",
+        "--json",
+        "r.json",
+        "--batch",
+        "2",
+    ]
+    command += ["--timesteps", "3", "--units", "3,8", "--input-dim", "4", "--case", "*-seq-tanh-normal"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "slow\n"
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    told = json.loads((tmp_path / "r.json").read_text())
+    assert process.returncode == 2
+    assert "incomplete: interrupted after " in out
+    assert (told["verdict"], told["incomplete"][:11]) == ("ERROR", "interrupted")
+    assert {case["verdict"] for case in told["cases"]} == {"PASS"}
+    assert not any("-u8-" in case["id"] for case in told["cases"])

@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -231,3 +233,27 @@ def test_options_are_defined_once():
     for value in (math.nan, math.inf, -1.0, "1", True):
         with pytest.raises(InputError):
             options.NAMED["atol"].checked(value, "")
+
+
+# --- the action ---
+
+
+@pytest.mark.parametrize(("candidate", "status"), [("right", 0), ("wrong", 1)])
+def test_the_actions_script(folder, tmp_path, candidate, status):
+    """As the runner runs it, with a `python` that has nothing to install: the summary is there, red or green."""
+    action = (Path(__file__).parent.parent / "action.yml").read_text()
+    script = textwrap.dedent(action.partition("      run: |\n")[2])
+    (tmp_path / "python").write_text(f'#!/bin/sh\n[ "$2" = pip ] && exit 0\nexec {sys.executable} "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    told = {"GITHUB_STEP_SUMMARY": "summary", "GITHUB_OUTPUT": "output"}
+    environment = {name: str(tmp_path / value) for name, value in told.items()}
+    environment |= {"INSTALL": "one two", "CONFIG": written(folder, checks(candidate), "$(touch gotcha).toml")}
+    environment |= {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", script], cwd=tmp_path, env={**os.environ, **environment}, check=False
+    )
+    assert done.returncode == status
+    assert (tmp_path / "output").read_text() == f"status={status}\n"
+    assert {0: "## PASS", 1: "## FAIL"}[status] in (tmp_path / "summary").read_text()
+    assert (tmp_path / "parity.xml").exists()
+    assert not (tmp_path / "gotcha").exists()
