@@ -147,11 +147,12 @@ def answer(case: Case, arrays: Mapping[str, Array]) -> Answer:
     return Answer(tuple(outputs), partial=True, notes=notes)
 
 
-def result_names(case: Case) -> tuple[str, ...]:
-    """What each result is called: y, then the states by their letters."""
-    states = tuple(name.rpartition(".")[2] for name in case.layer.state_names)
-    several = len(case.layer.output_shapes(case.x.shape)) > 1
-    return ("y", *(states if several else ()))
+def result_names(case: Case) -> list[tuple[str, ...]]:
+    """What each result may be called: y, then the states, by their letters or as forward_h."""
+    layer = case.layer
+    results, states = len(layer.output_shapes(case.x.shape)), layer.state_names
+    called = [(name.replace(".", "_"), name.rpartition(".")[2]) for name in states] if results > len(states) else []
+    return [("y",), *[("y_back",)] * (results - len(called) - 1), *called]
 
 
 def reshaped(array: Array, expected: tuple[int, ...]) -> Array:
@@ -160,7 +161,7 @@ def reshaped(array: Array, expected: tuple[int, ...]) -> Array:
 
 
 def assigned(
-    arrays: Mapping[str, Array], expected: Sequence[tuple[int, ...]], names: Sequence[str]
+    arrays: Mapping[str, Array], expected: Sequence[tuple[int, ...]], names: Sequence[tuple[str, ...]]
 ) -> Iterator[tuple[int, str]]:
     """(which result, the name of the output) for those that are clear."""
     if len(arrays) == 1:
@@ -171,8 +172,9 @@ def assigned(
         return
     free = dict(arrays)
     open_results = dict(enumerate(expected))
-    for n, name in enumerate(names[: len(expected)]):
-        said = [key for key in free if meaning(key) == name and fits(free[key], expected[n])]
+    for n, called in enumerate(names):
+        said = [key for key in free if key == called[0] and fits(free[key], expected[n])]
+        said = said or [key for key in free if meaning(key) == called[-1] and fits(free[key], expected[n])]
         if len(said) == 1:
             del free[said[0]], open_results[n]
             yield n, said[0]

@@ -364,6 +364,18 @@ def test_outputs_by_name_and_by_shape(settings, found, picked):
     assert [array.flat[0] for array in answer.outputs] == picked
 
 
+@pytest.mark.parametrize("merge_mode", ["concat", None])
+def test_the_states_of_both_directions(tmp_path, merge_mode):
+    x = keras.Input((None, 5))
+    layer = L.Bidirectional(L.LSTM(6, return_sequences=True, return_state=True), merge_mode=merge_mode)
+    model = keras.Model(x, layer(x))
+    path = tmp_path / "both.onnx"
+    path.write_bytes(ports.write(parity.from_keras(model), "onnx").data)
+    report = parity.check(str(path), model)
+    assert report.verdict == "PASS", str(report)
+    assert "not compared" not in str(report)
+
+
 def test_outputs_that_are_unclear_are_listed():
     case = Case("one", lstm(), np.zeros((4, 7, 5), "f"))
     with pytest.raises(CandidateError, match=r"unclear: expected \(4, 6\); received a \(4, 6\), b \(4, 6\)"):
