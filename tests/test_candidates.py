@@ -109,6 +109,7 @@ def test_a_c_program(models, name):
     assert report.verdict == "PASS", str(report)
 
 
+@pytest.mark.backends  # where CI has torch
 @pytest.mark.parametrize("name", ["lstm", "gru", "simple_rnn"])
 def test_a_torch_module(models, name):
     torch = pytest.importorskip("torch")
