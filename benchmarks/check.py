@@ -19,7 +19,7 @@ import pytest
 from common import ROOT, SHAPES, Array, Run, Shape, best_times, markdown, problem
 from forward import keras_predict
 
-from parity import api
+from parity import survey
 from parity.adapters import keras as keras_adapter
 from parity.adapters.keras import muted_start
 from parity.api import check, check_grid
@@ -94,7 +94,7 @@ def grid_report() -> str:
         check_grid(None, grid()[:1])  # TensorFlow's own start
         for owner, name in ((keras_adapter.Oracle, "ask"), (keras_adapter.Oracle, "converse")):
             patch.setattr(owner, name, timed(getattr(owner, name)))
-        patch.setattr(api.adapter, "to_keras", timed(keras_adapter.to_keras))
+        patch.setattr(survey.adapter, "to_keras", timed(keras_adapter.to_keras))
         spent, start = 0.0, time.perf_counter()
         report = check_grid(None, grid())
         seconds = time.perf_counter() - start

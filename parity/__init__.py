@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from parity.adapters.keras import from_keras, to_keras
-    from parity.api import ParityAssertionError, assert_parity, check, port, record
+    from parity.api import ParityAssertionError, assert_parity, check, port
     from parity.errors import CandidateError, InputError, MissingExtraError, ModelError, ParityError, UnsupportedError
+    from parity.golden import record
     from parity.report import Report
 
 _HOMES = {
@@ -21,7 +22,7 @@ _HOMES = {
     "check": "parity.api",
     "assert_parity": "parity.api",
     "port": "parity.api",
-    "record": "parity.api",
+    "record": "parity.golden",
     "ParityAssertionError": "parity.api",
     "CandidateError": "parity.errors",
     "InputError": "parity.errors",

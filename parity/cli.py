@@ -151,13 +151,13 @@ def check(model: str | None, listing: bool, verbose: bool, **options: Any) -> in
 )
 def record(model: str, output: str, **options: Any) -> int:
     """Record what Keras makes of a saved model: a golden file, which `parity check` needs no Keras for."""
-    from parity import api
+    import parity
     from parity.arrays import load_array
 
     quiet()
     arrays = {name: load_array(f"--{name.replace('_', '-')}", options.pop(name)) for name in ("mask", "initial_state")}
     x = load_array("--inputs", options.pop("inputs"))
-    golden = api.record(model, output, x, **arrays, **options)
+    golden = parity.record(model, output, x, **arrays, **options)
     size = os.path.getsize(output)
     recorded = ", ".join(f"{name} {value}" for name, value in golden.provenance["environment"].items())
     click.echo(f"{output}: {len(golden.cases)} cases, {size:,} bytes\n{recorded}")

@@ -169,10 +169,10 @@ class AssertParity:
             raise InputError(
                 f"{path}: no such golden file; --parity-record needs record=, the Keras layer, to write it"
             )
-        from parity import api
+        from parity import golden
 
         path.parent.mkdir(parents=True, exist_ok=True)
-        api.record(record if not is_function(record) else record(), str(path), **options)
+        golden.record(record if not is_function(record) else record(), str(path), **options)
         return path
 
     def command(self) -> str:

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from parity import peers
 from parity.adapters import keras as adapter
-from parity.api import again
 from parity.candidates import ANY, Answer, Candidate
 from parity.cases import Case, companions, generator, grid, probes, two_calls
 from parity.diagnosis import Key, composed, computed, diagnose, differ, widened
@@ -28,6 +27,7 @@ from parity.facts import stale_cause
 from parity.findings import Finding, Tolerance
 from parity.judge import Asker, examine, judge_answer
 from parity.mistakes import MISTAKES, is_common
+from parity.survey import again
 from rnn_scratch.layers import Recurrent
 
 Array = NDArray[Any]

@@ -507,7 +507,8 @@ def main(number=500, kinds=(".onnx", ".safetensors", "golden", ".npy")):  # prag
     import tempfile
     from collections import Counter
 
-    from parity import api, files
+    from parity import files
+    from parity.api import check_file
     from parity.arrays import load_array
 
     rng, layer = np.random.default_rng(0), L.GRU(6, return_sequences=True)
@@ -515,7 +516,7 @@ def main(number=500, kinds=(".onnx", ".safetensors", "golden", ".npy")):  # prag
     scratch = parity.from_keras(layer)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        api.record(layer, str(folder / "golden.npz"), input_shape=(7, 5))
+        parity.record(layer, str(folder / "golden.npz"), input_shape=(7, 5))
         np.save(folder / "y.npy", scratch(files.load(str(folder / "golden.npz")).cases[0].x))
         whole = {".onnx": ports.write(scratch, "onnx").data, ".safetensors": ports.write(scratch, "safetensors").data}
         whole |= {"golden": (folder / "golden.npz").read_bytes(), ".npy": (folder / "y.npy").read_bytes()}
@@ -528,10 +529,10 @@ def main(number=500, kinds=(".onnx", ".safetensors", "golden", ".npy")):  # prag
                     continue
                 try:
                     if kind == "golden":
-                        found[api.check_file(lambda x, layer: layer(x), str(path)).verdict] += 1
+                        found[check_file(lambda x, layer: layer(x), str(path)).verdict] += 1
                     elif kind == ".npy":
                         y = load_array("--outputs", str(path))
-                        found[api.check_file(y, str(folder / "golden.npz")).verdict] += 1
+                        found[check_file(y, str(folder / "golden.npz")).verdict] += 1
                     else:
                         found[verdict_on(str(path), layer)] += 1
                 except parity.ParityError as error:

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 import parity
-from parity import api, cli
-from parity.api import check_file, record
+from parity import cli
+from parity.api import check_file
 from parity.errors import CandidateError, InputError
 from parity.files import load
+from parity.golden import GROUPS, record
 
 LAYERS = keras.layers
 MODELS = {
@@ -48,7 +49,7 @@ def golden(tmp_path_factory):
         if name not in made:
             path = folder / f"{name}.npz"
             made[name] = built(name), str(path)
-            record(made[name][0], str(path), cases=api.GROUPS)
+            record(made[name][0], str(path), cases=GROUPS)
         return made[name]
 
     return get
@@ -156,7 +157,7 @@ def test_cases_choose_and_cost(golden, tmp_path):
 
 def test_the_same_twice(golden, tmp_path):
     model, path = golden("gru")
-    record(model, str(tmp_path / "again.npz"), cases=api.GROUPS)
+    record(model, str(tmp_path / "again.npz"), cases=GROUPS)
     with open(path, "rb") as file:
         assert (tmp_path / "again.npz").read_bytes() == file.read()
 
@@ -224,8 +225,8 @@ def test_a_path_that_cannot_be_written_is_said_first(run, tmp_path):
 def test_an_interrupted_record_leaves_nothing(tmp_path, number):
     built("lstm").save(tmp_path / "model.keras")
     code = (
-        "import sys, time; from parity import api; import parity.cli;"
-        "api.provenance = lambda *a: (print('here', flush=True), time.sleep(60));"
+        "import sys, time; from parity import golden; import parity.cli;"
+        "golden.provenance = lambda *a: (print('here', flush=True), time.sleep(60));"
         f"sys.argv = ['parity', 'record', {str(tmp_path / 'model.keras')!r}, '-o', {str(tmp_path / 'golden.npz')!r}];"
         "parity.cli.main()"
     )
