@@ -65,12 +65,14 @@ class Question:
     def few(self) -> "Question":
         """Some of the rows, the first one that failed among them: enough to reject most of what is wrong."""
         case, first = self.case, self.finding.tally.first
-        if case.calls > 1 or case.batch <= FEW or not first:
+        if case.batch <= FEW:
             return self
-        rows = np.unique(np.concatenate([[first["batch"]], np.linspace(0, case.batch - 1, FEW - 1).astype(int)]))
+        failed = [first["batch"]] if first else []
+        rows = np.unique([*failed, *np.linspace(0, case.batch - 1, FEW - len(failed)).astype(int)])
         part = case.rows_at(rows)
         answers = tuple(cut(answer, rows) for answer in self.finding.answers)
-        return Question(rejudge(part, answers, Tolerance()))
+        whole = replace(self.finding, case=part, answers=answers)
+        return Question(rejudge(part, answers, Tolerance()) if self.failed else whole)
 
 
 FEW = 4
@@ -302,17 +304,19 @@ def blind_spots(findings: Iterable[Finding], only: str | None = None) -> tuple[B
     """The mistakes that these answers would not have shown: those that a port may have made and still pass. Of each
     whether it is the same function with these weights, and why it does not show."""
     questions = [question for question in asked(findings) if not question.failed]
+    slices = [question.few() for question in questions]
+    whole = [question for question, part in zip(questions, slices, strict=True) if part is not question]
     found: dict[str, Blind] = {}
     for mistake in MISTAKES.values():
         if only not in (None, mistake.id) or not is_common(mistake.id):
             continue
-        applies = [(q, v) for q in questions if (v := q.variants(mistake))]
-        for label in dict.fromkeys(label for _, variants in applies for label in variants):
-            cases = [(q, variants[label]) for q, variants in applies if label in variants]
-            if any(shows(q, wrong) for q, wrong in cases):
+        first, then = (questions, ()) if mistake.mixes_rows else (slices, whole)
+        for label in dict.fromkeys(label for question in first for label in question.variants(mistake)):
+            if any(shows(question, mistake, label) for question in (*first, *then)):
                 continue
-            question = max((q for q, _ in cases), key=lambda q: len(q.case.x))
-            same = not any(visible_elsewhere(q, mistake, label) for q, _ in cases[:3])
+            applies = [question for question in questions if label in question.variants(mistake)]
+            question = max(applies, key=lambda q: len(q.case.x))
+            same = not any(visible_elsewhere(q, mistake, label) for q in applies[:3])
             why = mistake.hides(question.case) or ("" if same else "it moves nothing by more than rounding may")
             known = found.get(mistake.id)
             if known is None or known.same:  # of several variants one that merely does not show
@@ -320,9 +324,14 @@ def blind_spots(findings: Iterable[Finding], only: str | None = None) -> tuple[B
     return tuple(found.values())
 
 
-def shows(question: Question, wrong: Case) -> bool:
+def shows(question: Question, mistake: Mistake, label: str) -> bool:
+    wrong = question.variants(mistake).get(label)
+    if wrong is None:
+        return False
+    if question.repeats and moves_on(wrong):
+        return True
     finding = question.against(wrong)
-    return finding.verdict == "FAIL" or finding.evidence.worst > 1 or (question.repeats and moves_on(wrong))
+    return finding.verdict == "FAIL" or finding.evidence.worst > 1
 
 
 def moves_on(wrong: Case) -> bool:

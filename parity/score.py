@@ -23,10 +23,10 @@ from parity.cases import Case, companions, generator, grid, probes, two_calls
 from parity.diagnosis import Key, composed, computed, diagnose, differ, widened
 from parity.diagnosis import Question as Asked
 from parity.errors import CandidateError
-from parity.facts import stale_cause
 from parity.findings import Finding, Tolerance
 from parity.judge import Asker, examine, judge_answer
 from parity.mistakes import MISTAKES, is_common
+from parity.recovered import in_effect
 from parity.survey import again
 from rnn_scratch.layers import Recurrent
 
@@ -207,7 +207,7 @@ def mistakes(score: Score, cases: Sequence[Case], step: Callable[[str], None]) -
 
 def naming(score: Score, candidate: Wrong, case: Case) -> None:
     found = findings(candidate, case)
-    causes = diagnose(found, seconds=0).causes or stale_cause(found)
+    causes = diagnose(found, seconds=0).causes or in_effect(found).causes
     name = candidate.key[0][0]
     ids = [cause.id for cause in causes]
     score.count("named as the only cause, of those caught that were diagnosed", ids == [name])
@@ -462,7 +462,7 @@ def outside(score: Score, cases: Sequence[Case], step: Callable[[str], None]) ->
         found = findings(Function(defect), case)
         failed = any(f.verdict == "FAIL" for f in found)
         score.count("defects outside the catalogue caught", failed)
-        causes = [c.id for c in (diagnose(found, seconds=2).causes or stale_cause(found))] if failed else []
+        causes = [c.id for c in (diagnose(found, seconds=2).causes or in_effect(found).causes)] if failed else []
         if score.count("defects outside the catalogue given a cause", bool(causes)):
             score.misnamed.append(f"{name} in {case.id}: {', '.join(causes)}")
 

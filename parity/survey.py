@@ -14,10 +14,11 @@ from parity.candidates import Answer, Candidate, Outputs
 from parity.cases import Case, companions, probes, state_kept, two_calls
 from parity.diagnosis import Diagnosis, blind_spots, diagnose
 from parity.errors import CandidateError
-from parity.facts import facts, stale_cause
+from parity.facts import facts
 from parity.findings import Finding, Tolerance
 from parity.judge import Asker, examine, judge_answer, rejudge
 from parity.mistakes import MISTAKES
+from parity.recovered import InEffect, in_effect
 from parity.report import Blind, CaseReport, Cause, Report
 from parity.rounding import NARROWER
 from parity.shrink import described, shrink
@@ -202,12 +203,11 @@ class Survey:
                 causes.append(self.kept)
                 continue
             found = diagnose(findings, self.only_mistake)
-            explained = (
-                found.causes or (() if self.only_mistake else stale_cause(findings)) or self.case_by_case(findings)
-            )
+            weights = InEffect() if found.causes else in_effect(findings)
+            explained = found.causes or (() if self.only_mistake else weights.causes) or self.case_by_case(findings)
             causes += explained
             if not explained:
-                known += [self.no_cause(found), *facts(findings)]
+                known += [self.no_cause(found), *facts(findings), *weights.lines]
         report = replace(report, causes=tuple(dict.fromkeys(causes)), known=tuple(dict.fromkeys(known)))
         smallest = self.smallest()
         return report if smallest is None else replace(report, smallest=described(smallest), failure=smallest)
