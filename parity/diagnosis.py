@@ -163,7 +163,7 @@ class Suspects:
             found = question.against(wrong)
             if found.verdict == "FAIL" or found.evidence.worst > 1:
                 return None
-            decided |= question.failed and found.verdict == "PASS"
+            decided |= question.failed and found.verdict == "PASS" and found.tally.count > 0
             largest = max(largest, found.tally.worst)
         return largest if decided else None
 

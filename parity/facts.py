@@ -59,10 +59,9 @@ def residuals(question: Question) -> Off | None:
     found = judge_answer(case, question.finding.answers[0], Tolerance(), proof=Tally(kept=kept))
     if "stepwise" not in found.method and "stepped" not in found.method and case.timesteps > 1:
         return None
-    steps = {at: (d, r) for at, d, r in reversed(kept)}
-    d, r = (np.concatenate([steps[at][k] for at in sorted(steps)], axis=1) for k in (0, 1))
-    with np.errstate(invalid="ignore"):
-        return Off(d, ~(np.abs(d) <= r)) if d.shape[1] == case.timesteps else None
+    steps = {at: pair for at, *pair in reversed(kept)}
+    d, outside = (np.concatenate([steps[at][k] for at in sorted(steps)], axis=1) for k in (0, 1))
+    return Off(d, outside) if d.shape[1] == case.timesteps else None
 
 
 def where_off(case: Case, off: Off) -> Iterator[str]:
@@ -105,7 +104,8 @@ def paths(questions: Sequence[Question], seen: Off | None) -> Iterator[str]:
         wrong += ["the input (it is off for unit inputs)"] if not alone and off.outside.any() else []
     if states is not None and states.failed and not wrong:
         wrong += ["the recurrent path (it is off for unit states and an input of zeros)"]
-    later = seen is None or all(seen.outside[:, t].any() for t in range(1, seen.outside.shape[1]))
+    steps = [False] if seen is None else [bool(at.any()) for at in seen.outside.swapaxes(0, 1)]
+    later = not steps[0] and all(steps[1:])
     if inputs is not None and not inputs.failed and not wrong and later:
         yield "unit inputs and one step from zeros are right: the error comes by the recurrent path"
     elif wrong:

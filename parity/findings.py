@@ -38,7 +38,8 @@ class Tolerance:
 class Tally:
     """How far the candidate is off, in radii and absolutely, over all elements added so far, in the order of time.
 
-    widest: the largest radius. first, top: the first element outside and the WORST worst ones. course: over time.
+    widest: the largest radius. kept: where that is asked for, of each piece its first step, the differences and where
+    they are outside. first, top: the first element outside and the WORST worst ones. course: over time.
     """
 
     worst: float = 0.0
@@ -62,8 +63,6 @@ class Tally:
         finite and `classes` is not given: 0 where NaN or infinity agree, NaN where nobody can tell, 1 for a number."""
         difference = np.abs(got - mid)
         ratio = difference / rad
-        if self.kept is not None:
-            self.kept.append((timestep, got - mid, np.broadcast_to(rad, got.shape)))
         if classes is not None:
             ratio = np.where(classes == 1, np.where(np.isnan(ratio), np.inf, ratio), classes)
             difference = np.where(classes == 1, np.where(np.isnan(difference), np.inf, difference), 0)
@@ -77,6 +76,8 @@ class Tally:
         self.widest = max(self.widest, largest(np.nan_to_num(rad, posinf=0)))
         ratio = ratio if classes is None else np.where(np.isnan(ratio), 0, ratio)
         self.course.add(difference, rad, ratio, timestep)
+        if self.kept is not None:
+            self.kept.append((timestep, np.copysign(difference, got - mid), ratio > 1))
         if worst > 1:
             self._record(got, mid, rad, ratio, timestep)
         return True

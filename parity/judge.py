@@ -232,7 +232,10 @@ class Judge:
         self.start_given = True
 
     def judge(self, outputs: Sequence[Array], answer: Answer) -> None:
-        if isinstance(self.layer, Sequential):
+        if not outputs and answer.sequence is not None and not isinstance(self.layer, Recurrent):
+            shown = self.inside(self.layer.with_sequences(), self.x, self.mask, self.start)
+            shown.opaque((answer.sequence,))  # of a step function: a wrong layer in place of a recurrent one
+        elif isinstance(self.layer, Sequential):
             self.chain(outputs, answer)
         elif isinstance(self.layer, Recurrent):
             self.recurrent(self.layer, outputs, answer.sequence)
@@ -303,7 +306,7 @@ class Judge:
         for n, layer in enumerate(layers):
             mask = layer.compute_mask(x, mask)
             if n + 1 < len(layers):
-                start = tuple(exact(state) for state in layer.initial_states(self.batch))
+                start = tuple(exact(state, self.override) for state in layer.initial_states(self.batch))
                 x, _ = on_balls(layer, self.override).forward(self._cast(layer, x), mask, start)
         return mask
 
