@@ -1,6 +1,7 @@
 """Here so that the working tree is what the tests import, and so that TensorFlow starts quietly and behind Keras."""
 
 import os
+import signal
 
 import pytest
 
@@ -8,6 +9,8 @@ pytest_plugins = ["pytester"]
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever ~/.keras/keras.json says
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; the tests interrupt what they start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -523,7 +523,7 @@ def draw_inputs(layer: Layer, rng: np.random.Generator, shape: tuple[int, ...], 
     if embedding is not None:
         ids = rng.integers(0, len(embedding.E), shape).astype(np.int32)
         return np.where(hidden, np.int32(0), ids) if embedding.mask_zero else ids
-    scale = 1.0 if like is None else _typical(like)
+    scale = 1.0 if like is None else typical(like)
     x = (scale * rng.standard_normal(shape)).astype(layer.dtype)
     if masking is not None:
         x[hidden] = masking.mask_value
@@ -543,7 +543,8 @@ WEIGHTS = frozenset({"layer", "weights"})
 """Of what a candidate may take: either lets it be asked with other weights."""
 
 
-def _typical(x: Array) -> float:
+def typical(x: Array) -> float:
+    """The root of the mean square of its finite elements; 1 where there is none but zeros."""
     finite = np.abs(x[np.isfinite(x)].astype(np.float64))
     return float(np.sqrt(np.mean(finite[-100_000:] ** 2))) or 1.0 if finite.size else 1.0
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from parity.candidates import Answer
-from parity.cases import Case, draw_inputs, generator
+from parity.cases import Case, cells_of, draw_inputs, generator, typical
 from parity.findings import Finding, Tolerance
 from parity.judge import rejudge
 from parity.mistakes import MISTAKES, Mistake, Variants, is_common
@@ -266,14 +266,13 @@ def widened(case: Case) -> Case:
 def richer(case: Case) -> Iterator[tuple[str, Case]]:
     """Cases of the same weights that show more, by what they have that this one has not."""
     rng = generator(0, f"{case.id} richer")
-    shape = (3, 7, *case.x.shape[2:])
-    x = draw_inputs(case.layer, rng, shape, case.x)
+    x = draw_inputs(case.layer, rng, (3, 7 * case.calls, *case.x.shape[2:]), case.x)
     plain = replace(case, x=x, initial_state=None, mask=None, rows=(), view=None)
+    yield "more timesteps and rows" if case.calls == 1 else "other inputs", plain
+    if x.dtype.kind == "f" and not 1 / 8 < (scale := gentle(case)) < 8:  # saturated, or next to nothing
+        yield "inputs of another size", replace(plain, x=(x * scale).astype(x.dtype))
     if case.calls > 1:
-        x = draw_inputs(case.layer, rng, (3, 7 * case.calls, *case.x.shape[2:]), case.x)
-        yield "other inputs", replace(plain, x=x)
         return
-    yield "more timesteps and rows", plain
     states = tuple(rng.uniform(-1, 1, (3, units)).astype(case.layer.dtype) for units in case.layer.state_units)
     if states and case.initial_state is not None:
         yield "an initial state", replace(plain, initial_state=states)
@@ -282,6 +281,13 @@ def richer(case: Case) -> Iterator[tuple[str, Case]]:
         mask[0, :2], mask[1, 3], mask[2, 5:] = False, False, False
         yield "another mask", replace(plain, mask=mask)
         yield "another mask and an initial state", replace(plain, mask=mask, initial_state=states or None)
+
+
+def gentle(case: Case) -> float:
+    """The factor that brings the inputs to where the first cell's activation bends: Wx x near 1."""
+    Wx = next((cell.Wx.astype(np.float64) for _, cell in cells_of(case.layer)), np.ones((1, 1)))
+    reach = typical(case.x) * np.sqrt(np.square(Wx).sum(axis=1).mean())
+    return float(1 / reach) if np.isfinite(reach) and reach > 0 else 1.0
 
 
 def telling(questions: Sequence[Question], first: Sequence[Key], second: Sequence[Key]) -> str:
