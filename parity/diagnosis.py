@@ -5,7 +5,6 @@ and no question that passed is outside of it. The other way round, a mistake tha
 the check could not have seen.
 """
 
-import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,12 +15,14 @@ import numpy as np
 from parity.candidates import Answer
 from parity.cases import Case, cells_of, draw_inputs, generator, typical
 from parity.findings import Finding, Tolerance
-from parity.judge import rejudge
+from parity.judge import last_dtype, rejudge
 from parity.mistakes import MISTAKES, Mistake, Variants, is_common
 from parity.report import Blind, Cause
+from parity.rounding import ARITHMETIC
 
 SECONDS = 1.2
-"""How long pairs of mistakes are tried. Single ones are tried to the end."""
+"""How long pairs of mistakes are tried, of this thread's own time: a busy machine changes no answer. Single ones are
+tried to the end."""
 
 Key = tuple[str, str]
 """A mistake's id, and which of its variants."""
@@ -33,6 +34,7 @@ class Question:
 
     finding: Finding
     wrong: dict[str, Variants] = field(default_factory=dict)
+    then: tuple[Key, dict[str, Variants]] | None = None
 
     @property
     def case(self) -> Case:
@@ -54,10 +56,25 @@ class Question:
     def cost(self) -> float:
         return float(self.case.x.size) * max(self.case.layer.units, 1)
 
-    def variants(self, mistake: Mistake) -> Variants:
-        if mistake.id not in self.wrong:
-            self.wrong[mistake.id] = mistake.variants(self.case)
-        return self.wrong[mistake.id]
+    def variants(self, mistake: Mistake, first: Key | None = None) -> Variants:
+        """The wrong Cases of a mistake; of one that is made after `first`, those of the last such `first` kept."""
+        known, case = self.wrong, self.case
+        if first is not None:
+            if self.then is None or self.then[0] != first:
+                self.then = first, {}
+            known, case = self.then[1], self.variants(MISTAKES[first[0]]).get(first[1], case)
+        if mistake.id not in known:
+            known[mistake.id] = mistake.variants(case)
+        return known[mistake.id]
+
+    def composed(self, key: Sequence[Key]) -> Case | None:
+        """The wrong Case of those mistakes together, two at most; None where they change nothing."""
+        first = None
+        wrong = None
+        for name, label in key:
+            wrong = self.variants(MISTAKES[name], first).get(label, wrong)
+            first = (name, label) if wrong is not None else None
+        return wrong
 
     def against(self, case: Case) -> Finding:
         return rejudge(case, self.finding.answers, Tolerance())
@@ -65,7 +82,7 @@ class Question:
     def few(self) -> "Question":
         """Some of the rows, the first one that failed among them: enough to reject most of what is wrong."""
         case, first = self.case, self.finding.tally.first
-        if case.batch <= FEW:
+        if case.batch <= FEW or self.finding.wrong:
             return self
         failed = [first["batch"]] if first else []
         rows = np.unique([*failed, *np.linspace(0, case.batch - 1, FEW - len(failed)).astype(int)])
@@ -74,8 +91,14 @@ class Question:
         whole = replace(self.finding, case=part, answers=answers)
         return Question(rejudge(part, answers, Tolerance()) if self.failed else whole)
 
+    @property
+    def short(self) -> bool:
+        """Whether it is so short that plain arithmetic goes astray by no more than rounding."""
+        return self.case.calls == 1 and self.case.timesteps <= FEW_STEPS and bool(self.finding.answers[0].outputs)
+
 
 FEW = 4
+FEW_STEPS = 3
 
 
 def cut(answer: Answer, rows: Any) -> Answer:
@@ -93,6 +116,11 @@ def asked(findings: Iterable[Finding]) -> list[Question]:
     """The questions that say anything, the failed ones first, the cheap ones first."""
     every = [Question(finding) for finding in findings if finding.answers and finding.verdict != "INCONCLUSIVE"]
     return sorted(every, key=lambda question: (not question.failed, question.cost))
+
+
+def applies(name: str, findings: Iterable[Finding]) -> bool:
+    """Whether a port of what was asked about could have made that mistake at all."""
+    return any(MISTAKES[name].variants(finding.case) for finding in findings)
 
 
 # --- a FAIL ---
@@ -118,13 +146,18 @@ def diagnose(findings: Iterable[Finding], only: str | None = None, seconds: floa
     found |= {(key,): largest for key in every if (largest := suspects.explain([key])) is not None}
     if found or only:
         return Diagnosis(named(questions, found))
-    deadline = time.monotonic() + (SECONDS if seconds is None else seconds)
+    seconds = SECONDS if seconds is None else seconds
+    if not seconds:
+        return Diagnosis(stopped=True)
+    deadline = time.thread_time() + seconds
     every = keys([question for question in questions[:3] if question.failed], catalogue)
-    for pair in suspects.pairs([key for key in every if is_common(key[0])]):
-        if time.monotonic() > deadline:
-            return Diagnosis(named(questions, found), stopped=True)
-        if (largest := suspects.explain(pair)) is not None:
-            found[tuple(pair)] = largest
+    pairs = list(suspects.pairs([key for key in every if is_common(key[0])]))
+    for order in (1, -1):  # a few do not commute
+        for pair in pairs if not found else ():
+            if time.thread_time() > deadline:
+                return Diagnosis(named(questions, found), stopped=order == 1)
+            if (largest := suspects.explain(pair[::order])) is not None:
+                found[tuple(pair)] = largest
     return Diagnosis(named(questions, found))
 
 
@@ -136,17 +169,18 @@ def keys(questions: Sequence[Question], catalogue: Sequence[Mistake]) -> list[Ke
 
 
 class Suspects:
-    """The questions, and a few rows of the failed ones to reject most suspects by."""
+    """The questions; a few rows of the failed ones, and those of a few steps, to reject most suspects by."""
 
     def __init__(self, questions: Sequence[Question]) -> None:
         self.questions = questions
-        self.quick = [q.few() for q in questions if q.failed][:3]
-        self.cases: dict[tuple[int, Key], Case | None] = {}
+        failed = [q for q in questions if q.failed]
+        self.quick = [q.few() for q in failed][:3]
+        self.short = [q for q in failed if q.short][:2]
 
     def explain(self, key: Sequence[Key]) -> float | None:
         """The largest ratio, if those mistakes explain every answer."""
         try:
-            return self._explain(key)
+            return None if any(strays(question, key) for question in self.short) else self._explain(key)
         except (ValueError, IndexError, TypeError):  # mistakes need not fit together, nor to arrays of any shape
             return None
 
@@ -155,7 +189,7 @@ class Suspects:
             return None
         decided, largest = False, 0.0
         for question in self.questions:
-            wrong = composed(question, key)
+            wrong = question.composed(key)
             if wrong is None:
                 if question.failed:
                     return None
@@ -168,30 +202,40 @@ class Suspects:
         return largest if decided else None
 
     def pairs(self, every: Sequence[Key]) -> Iterator[list[Key]]:
-        """Two different mistakes at a time; those first of which one alone leaves the least outside."""
+        """Two different mistakes at a time, each with all later ones; those first that alone leave the least."""
         left = {key: outside(self.quick[0], key) for key in every}
-        both = [[a, b] for a, b in itertools.combinations(every, 2) if a[0] != b[0]]
-        yield from sorted(both, key=lambda pair: left[pair[0]] + left[pair[1]])
+        for n, first in enumerate(ranked := sorted(every, key=left.__getitem__)):
+            yield from ([first, second] for second in ranked[n + 1 :] if first[0] != second[0])
 
 
-def composed(question: Question, key: Sequence[Key]) -> Case | None:
-    """The wrong Case of those mistakes together; None where they change nothing."""
-    wrong = None
-    for name, label in key:
-        variants = question.variants(MISTAKES[name]) if wrong is None else MISTAKES[name].variants(wrong)
-        wrong = variants.get(label, wrong)
-    return wrong
+def strays(question: Question, key: Sequence[Key]) -> bool:
+    """Whether plain arithmetic is enough to reject them: far more than rounding in a few steps."""
+    wrong = question.composed(key)
+    if wrong is None:
+        return question.failed
+    unit = ARITHMETIC[last_dtype(wrong.layer).name].unit
+    for got, y in zip(question.finding.answers[0].outputs or (), computed(wrong)[0], strict=False):
+        if got.shape != y.shape:
+            return True
+        apart = np.abs(got.astype(np.float64) - y)
+        if apart.max(initial=0) > STRAYS * unit * max(1.0, float(np.abs(y).max(initial=0))):  # False for NaN
+            return True
+    return False
+
+
+STRAYS = 1e4
+"""Units of rounding that no correct implementation is off by within three steps, whatever the order of its sums."""
 
 
 def contradicts(question: Question, key: Sequence[Key]) -> bool:
     """Whether that one question is enough to reject them."""
-    wrong = composed(question, key)
+    wrong = question.composed(key)
     return question.failed if wrong is None else question.against(wrong).verdict == "FAIL"
 
 
 def outside(question: Question, key: Key) -> float:
     """How much of the question one mistake leaves unexplained."""
-    wrong = composed(question, [key])
+    wrong = question.composed([key])
     if wrong is None:
         return 1.0
     tally = question.against(wrong).tally
@@ -200,6 +244,8 @@ def outside(question: Question, key: Key) -> float:
 
 def named(questions: Sequence[Question], explained: dict[tuple[Key, ...], float]) -> tuple[Cause, ...]:
     """The causes for a report, the variants of one mistake together."""
+    order = {name: n for n, name in enumerate(MISTAKES)}
+    explained = {tuple(sorted(key, key=lambda one: order[one[0]])): largest for key, largest in explained.items()}
     groups: dict[tuple[str, ...], list[tuple[Key, ...]]] = {}
     for key in explained:
         groups.setdefault(tuple(name for name, _ in key), []).append(key)
@@ -294,7 +340,7 @@ def telling(questions: Sequence[Question], first: Sequence[Key], second: Sequenc
     """What would tell two causes apart that explain the same answers."""
 
     def of(case: Case, key: Sequence[Key]) -> Case:
-        return composed(Question(Finding(case)), key) or case
+        return Question(Finding(case)).composed(key) or case
 
     for question in questions:
         for what, case in richer(question.case):

@@ -4,6 +4,7 @@ One list serves the diagnosis of a FAIL (which wrong Case does the candidate sat
 wrong Cases would have passed too?) and the harness's own score. To add a mistake is to add one entry.
 """
 
+import copy
 import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -263,15 +264,17 @@ def stale_weights(case: Case) -> Variants:
 # --- gates ---
 
 
-def reordered(order: str) -> Change:
+def reordered(order: str, *names: str) -> Change:
     """The port takes the blocks for gates in that order; each gate's rows then come from where it looks for them."""
 
     def change(own: Cell) -> dict[str, Array] | None:
         if sorted(own.gates) != sorted(order) or "".join(own.gates) == order:
             return None
+        if "b" in names and not own.use_bias and names != ("Wx", "Wh", "b"):
+            return None
         at = [order.index(gate) for gate in own.gates]
         rows = np.concatenate([np.arange(n * own.units, (n + 1) * own.units) for n in at])
-        return {"Wx": own.Wx[rows], "Wh": own.Wh[rows], "b": own.b[..., rows]}
+        return {name: getattr(own, name)[..., rows] if name == "b" else getattr(own, name)[rows] for name in names}
 
     return weights(change)
 
@@ -293,7 +296,7 @@ def enter_orders(right: str) -> None:
         if order != right:
             enter(
                 f"gate-order-{order}",
-                reordered(order),
+                reordered(order, "Wx", "Wh", "b"),
                 f"the port reads the gates as {' '.join(order)} ({whose} order); Keras stores {' '.join(right)}",
                 f"reorder the blocks of Wx, Wh and b from {' '.join(right)} to {' '.join(order)}",
                 source,
@@ -302,6 +305,16 @@ def enter_orders(right: str) -> None:
 
 enter_orders("ifco")
 enter_orders("zrh")
+enter(
+    "gate-order-of-one-array",
+    {
+        f"{' and '.join(names)} as {' '.join(order)}": reordered(order, *names)
+        for order in ORDERS
+        for names in (("b",), ("Wx",), ("Wh",), ("Wx", "Wh"))
+    },
+    "the port reorders the gates of some of Wx, Wh and b and not of the others",
+    "reorder the blocks of all three alike",
+)
 
 
 # --- activations ---
@@ -349,7 +362,15 @@ NONLINEAR = ("tanh", "relu", "sigmoid", "hard_sigmoid", "softsign", "elu")
 
 enter(
     "activation-missing",
-    {"": cell(cell_with("activation", to("linear"))), "Dense": layer_with(to("linear"))},
+    {
+        "": cell(cell_with("activation", to("linear"))),
+        "of what goes into c": cell(
+            lambda own: (
+                mixed_in(wrong.BareGate, own) if isinstance(own, LSTMCell) and own.activation.name != "linear" else None
+            )
+        ),
+        "Dense": layer_with(to("linear")),
+    },
     "the port leaves the activation out",
     "apply the layer's activation",
     "keras#3819",
@@ -489,9 +510,9 @@ enter(
 )
 enter(
     "coupled-gates",
-    of(LSTMCell, wrong.Coupled),
+    {"": of(LSTMCell, wrong.Coupled), "1 - f for the input gate": of(LSTMCell, wrong.CoupledInput)},
     "the port takes 1 - i for the forget gate",
-    "compute the forget gate from its own weights",
+    "compute both gates from their own weights",
     "ONNX input_forget",
 )
 enter(
@@ -609,9 +630,18 @@ def time_reversed(case: Case) -> Variants:
     return found
 
 
+def forwards_twice(layer: Layer) -> Layer | None:
+    """Both directions walk forwards, and nothing is turned round."""
+    if not isinstance(layer, Bidirectional) or not layer.return_sequences:
+        return None
+    forwards = changed(Altered(layer), setting("go_backwards", False)).parts["inner"]
+    twin: Layer = mixed_in(wrong.Unturned, forwards)
+    return twin
+
+
 enter(
     "go-backwards-ignored",
-    setting("go_backwards", False),
+    {"": setting("go_backwards", False), "and turns nothing round": forwards_twice},
     "the port ignores go_backwards",
     "walk the inputs from the last to the first",
     "tvm#15829",
@@ -815,7 +845,9 @@ def masked(case: Case, change: Callable[[Array], Array | None], label: str = "",
     hides=lambda case: "no step is masked" if case.mask is not None and case.mask.all() else None,
 )
 def mask_ignored(case: Case) -> Variants:
-    return {"": replace(case, mask=None)} if case.mask is not None else each(case, drops_mask)
+    if case.mask is not None:
+        return {"": replace(case, mask=None)}
+    return {**each(case, drops_mask), **masked(case, lambda mask: None, "by a layer")}
 
 
 @mistake(
@@ -972,6 +1004,36 @@ enter(
     "the port puts the backward half first",
     "the forward half comes first",
 )
+
+
+def with_directions(choose: Callable[[Recurrent, Recurrent], tuple[Recurrent, Recurrent]]) -> Change:
+    """The weights of the directions, given those that they should have; where they are of one shape."""
+
+    def change(layer: Bidirectional) -> Layer | None:
+        own = layer.directions
+        kinds = {(type(part.cell), tuple(w.shape for w in part.weights.values())) for part in own}
+        if len(kinds) > 1:
+            return None
+        twin = copy.copy(layer)
+        twin.parts = {
+            name: part.replace(**other.weights)
+            for (name, part), other in zip(layer.parts.items(), choose(*own), strict=True)
+        }
+        return twin
+
+    return both_directions(change)
+
+
+enter(
+    "directions-exchanged",
+    {
+        "": with_directions(lambda forward, backward: (backward, forward)),
+        "the forward weights in both": with_directions(lambda forward, backward: (forward, forward)),
+        "the backward weights in both": with_directions(lambda forward, backward: (backward, backward)),
+    },
+    "the port gives a direction the other one's weights",
+    "the first half of the weights is the forward layer's, the second the backward layer's",
+)
 enter(
     "backward-half-not-reversed",
     both_directions(lambda layer: mixed_in(wrong.Unturned, layer) if layer.return_sequences else None),
@@ -1076,7 +1138,7 @@ def layers_swapped(case: Case) -> Variants:
 
 def is_common(name: str) -> bool:
     """Whether people make it: orders of gates that no library has are only there to be named."""
-    return not name.startswith("gate-order-") or name.removeprefix("gate-order-") in ORDERS
+    return not re.fullmatch("gate-order-[a-z]{3,4}", name) or name.removeprefix("gate-order-") in ORDERS
 
 
 # --- the page ---
@@ -1087,9 +1149,9 @@ def page() -> str:
     rows = [
         f"| `{m.id}` | {escaped(m.what)} | {escaped(m.fix)} | {escaped(m.source)} |"
         for m in MISTAKES.values()
-        if not re.fullmatch(r"gate-order-[a-z]+", m.id)
+        if not re.fullmatch(r"gate-order-[a-z]{3,4}", m.id)
     ]
-    orders = ", ".join(f"`{name}`" for name in MISTAKES if name.startswith("gate-order-"))
+    orders = ", ".join(f"`{name}`" for name in MISTAKES if re.fullmatch(r"gate-order-[a-z]{3,4}", name))
     return "\n".join(
         [
             "# Mistakes that are known by name\n",

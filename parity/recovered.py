@@ -68,9 +68,9 @@ def in_effect(findings: Sequence[Finding]) -> InEffect:
             if some is questions and all(stale(a, b) for a, b in told.values()):
                 m = MISTAKES["stale-weights"]
                 return InEffect((Cause(m.id, m.what, m.fix, m.source, detail=name, largest=largest),), lines)
-            apart = "; ".join(compared(part, a, b) for part, (a, b) in told.items())
+            lines = lines or (f"fitted: {'; '.join(compared(part, a, b) for part, (a, b) in told.items())}",)
             return InEffect(
-                (), (f"with another {name} every answer is within rounding (largest {largest:.2g} radii): {apart}",)
+                (), (*lines, f"with that {name} every answer is within rounding (largest {largest:.2g} radii)")
             )
     return InEffect((), lines)
 
@@ -163,10 +163,15 @@ def stale(own: Array, right: Array) -> bool:
 
 def made_of(own: Array, right: Array) -> str | None:
     """What an array is made of the layer's by, if that can be told."""
+    close = CLOSE * np.abs(right).max()
+    if np.all(np.abs(own) <= close):
+        return "zero"
     k = scaled(own, right)
     if k:
         return f"{k:.6g} times the layer's"
-    close = CLOSE * np.abs(right).max()
+    shift = float(np.median(own - right))
+    if np.all(np.abs(own - right - shift) <= close):
+        return f"the layer's plus {shift:.6g}"
     for axis, what in enumerate(("rows", "columns")[: right.ndim] if right.ndim > 1 else ("entries",)):
         order = reordered(own, right, axis, close)
         if order is not None:

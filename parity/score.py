@@ -20,7 +20,7 @@ from parity import peers
 from parity.adapters import keras as adapter
 from parity.candidates import ANY, Answer, Candidate
 from parity.cases import Case, companions, generator, grid, probes, two_calls
-from parity.diagnosis import Key, composed, computed, diagnose, differ, widened
+from parity.diagnosis import Key, computed, diagnose, differ, widened
 from parity.diagnosis import Question as Asked
 from parity.errors import CandidateError
 from parity.findings import Finding, Tolerance
@@ -74,10 +74,10 @@ class Wrong(Function):
         return Answer(computed(self.wrong(case))[0])
 
     def wrong(self, case: Case) -> Case:
-        return composed(Asked(Finding(case)), self.key) or case
+        return Asked(Finding(case)).composed(self.key) or case
 
     def converse(self, case: Case) -> list[Answer]:
-        wrong = composed(Asked(Finding(case)), self.key)
+        wrong = Asked(Finding(case)).composed(self.key)
         if wrong is None and not case.layer.stateful:
             return [self.ask(case.call(n)) for n in range(case.calls)]
         return [Answer(results) for results in computed(wrong or case)]
@@ -369,7 +369,7 @@ def pairs(score: Score, cases: Sequence[Case], number: int, step: Callable[[str]
             computed(wrong)
         except (ValueError, IndexError, TypeError):  # two mistakes need not fit together
             continue
-        alone = [composed(Asked(Finding(case)), [key]) or case for key in keys]
+        alone = [Asked(Finding(case)).composed([key]) or case for key in keys]
         if not all(differ(wrong, one) for one in (case, *alone)):
             continue
         done += 1

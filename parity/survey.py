@@ -12,7 +12,7 @@ from parity import report as reports
 from parity.adapters import keras as adapter
 from parity.candidates import Answer, Candidate, Outputs
 from parity.cases import Case, companions, probes, state_kept, two_calls
-from parity.diagnosis import Diagnosis, blind_spots, diagnose
+from parity.diagnosis import Diagnosis, applies, blind_spots, diagnose
 from parity.errors import CandidateError
 from parity.facts import facts
 from parity.findings import Finding, Tolerance
@@ -44,6 +44,7 @@ class Survey:
     strict: bool = False
     only_mistake: str | None = None
     kept: Cause | None = None
+    unsteady: str | None = None
     skipped: dict[str, int] = field(default_factory=dict)
     refused: dict[str, list[str]] = field(default_factory=dict)
     asked: list[Case] = field(default_factory=list)
@@ -69,6 +70,8 @@ class Survey:
         """The case and what is asked beside it, those questions if they are given. An error of the case itself, or of
         its repetition, is raised."""
         findings = self.twice(oracle, case)
+        if self.kept or self.unsteady:  # then every later answer hangs on the calls before it
+            questions = ()
         for question in self.beside(case, thorough) if questions is None else questions:
             name = question.id.removeprefix(case.id + " / ")
             steps = self.candidate.fixed[1]
@@ -87,7 +90,8 @@ class Survey:
             else:
                 findings.append(found)
         result = summarize(case, findings, self.tolerance)
-        if result.verdict == "FAIL" and result.proved and case.layer.dtype == np.float32:
+        steady = not (self.kept or self.unsteady)
+        if result.verdict == "FAIL" and result.proved and steady and case.layer.dtype == np.float32:
             result = replace(result, notes=(*result.notes, *self.compatible([found for found, _ in findings])))
         self.found += [(result, found) for found, _ in findings]
         return result
@@ -133,11 +137,13 @@ class Survey:
         more = [self.candidate.ask(case) for _ in range(3)]
         answers += [answer.outputs or (answer.sequence,) for answer in more]
         steps = [distance(a, b) for a, b in itertools.pairwise(answers)]
+        told = f"two calls with the same arguments differ by {steps[0]:.2g}"
         if steps[-1] > max(allowed, steps[0] / 10):
             raise CandidateError(
-                f"candidate: two calls with the same arguments differ by {steps[0]:.2g}: it is random (dropout, a draw "
-                "without a seed?), so nothing can be concluded"
+                f"candidate: {told}, and later ones likewise: it is random (dropout, a draw without a seed?) or counts "
+                "its calls, so nothing can be concluded"
             )
+        self.unsteady = f"{told}: it keeps something between calls; nothing was asked after them"
 
     def compatible(self, findings: Sequence[Finding]) -> Iterator[str]:
         """Which narrower arithmetic would explain the answers, if one does and is not as wide as the signal."""
@@ -186,7 +192,12 @@ class Survey:
         if any(case.verdict == "FAIL" for case in results):
             with np.errstate(all="ignore"):  # a candidate may put out whatever it likes
                 return self.diagnosed(report)
-        return replace(report, blind=self.blind()) if report.verdict == "PASS" else report
+        if report.verdict != "PASS":
+            return report
+        every = [finding for _, finding in self.found]
+        if self.only_mistake and not applies(self.only_mistake, every):
+            return replace(report, known=(f"{self.only_mistake} does not apply here: it was not looked for",))
+        return replace(report, blind=self.blind())
 
     def kinds(self) -> Iterator[tuple[str, list[Finding]]]:
         """What was found, for each kind of layer by itself: a port is of one."""
@@ -199,15 +210,17 @@ class Survey:
         for _, findings in self.kinds():
             if not any(finding.verdict == "FAIL" for finding in findings):
                 continue
-            if self.kept is not None:  # then every later answer hangs on the calls before it
+            if self.kept is not None:
                 causes.append(self.kept)
                 continue
+            known += [self.unsteady] if self.unsteady else []
             found = diagnose(findings, self.only_mistake)
             weights = InEffect() if found.causes else in_effect(findings)
-            explained = found.causes or (() if self.only_mistake else weights.causes) or self.case_by_case(findings)
+            stale = weights.causes if self.only_mistake in (None, "stale-weights") else ()
+            explained = found.causes or stale or self.case_by_case(findings)
             causes += explained
             if not explained:
-                known += [self.no_cause(found), *facts(findings), *weights.lines]
+                known += [self.no_cause(found, findings), *facts(findings), *weights.lines]
         report = replace(report, causes=tuple(dict.fromkeys(causes)), known=tuple(dict.fromkeys(known)))
         smallest = self.smallest()
         return report if smallest is None else replace(report, smallest=described(smallest), failure=smallest)
@@ -245,8 +258,10 @@ class Survey:
             for _, several in sorted(common.items(), key=lambda item: -len(item[1]))
         )
 
-    def no_cause(self, found: Diagnosis) -> str:
+    def no_cause(self, found: Diagnosis, findings: Sequence[Finding]) -> str:
         if self.only_mistake:
+            if not applies(self.only_mistake, findings):
+                return f"cause: not {self.only_mistake}, which does not apply here; no other mistake was looked for"
             return f"cause: not {self.only_mistake}; no other mistake was looked for"
         early = " (of pairs of mistakes not all were tried, for want of time)" if found.stopped else ""
         return f"cause: none of the known mistakes{early}"

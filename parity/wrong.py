@@ -207,6 +207,25 @@ class BareCell:
         return delivered(o * c, out), c
 
 
+class BareGate:
+    """c_t = f c_{t-1} + i p_c"""
+
+    def gates_of(self: Any, p: Any, h: Any) -> tuple[Any, Any, Any, Any]:
+        z = h.dot(self.Wh.T)
+        z += p
+        i, f, g, o = self.split(z)
+        s = self.recurrent_activation
+        return s(i), s(f), g if isinstance(g, np.ndarray) else g.closed(), s(o)
+
+
+class CoupledInput:
+    """c_t = f c_{t-1} + (1 - f) g"""
+
+    def carry(self: Any, i: Any, f: Any, g: Any, o: Any, c: Any, out: Array | None = None) -> tuple[Any, Any]:
+        c = f * c + (1 - f) * g if isinstance(f, np.ndarray) else f.blend(c, g)
+        return delivered(o * self.activation(c), out), c
+
+
 class Coupled:
     """c_t = (1 - i) c_{t-1} + i g"""
 
