@@ -3,6 +3,7 @@
 import copy
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -301,7 +302,7 @@ def scratch(x: Array, layer: Any, mask: Any = None, initial_state: Any = None) -
 
 
 def one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())  # Keras writes some words in bold
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
 
 

@@ -38,6 +38,7 @@ class Tolerance:
 class Tally:
     """How far the candidate is off, in radii and absolutely, over all elements added so far, in the order of time.
 
+    some, told: whether something else than zero was expected, and whether zeros would have been told from it.
     widest: the largest radius. kept: where that is asked for, of each piece its first step, the differences and where
     they are outside. first, top: the first element outside and the WORST worst ones. course: over time.
     """
@@ -48,6 +49,8 @@ class Tally:
     count: int = 0
     outside: int = 0
     undecided: int = 0
+    some: bool = False
+    told: bool = False
     widest: float = 0.0
     kept: list[tuple[int, Array, Array]] | None = None
     first: dict[str, Any] | None = None
@@ -74,6 +77,9 @@ class Tally:
         self.worst, self.max_abs = max(self.worst, worst), max(self.max_abs, largest(difference))
         self.squares += float(np.vdot(difference, difference))
         self.widest = max(self.widest, largest(np.nan_to_num(rad, posinf=0)))
+        if not self.told:
+            self.some = self.some or bool(mid.any())
+            self.told = bool((~(np.abs(mid) <= rad)).any())
         ratio = ratio if classes is None else np.where(np.isnan(ratio), 0, ratio)
         self.course.add(difference, rad, ratio, timestep)
         if self.kept is not None:
@@ -109,6 +115,7 @@ class Tally:
         self.worst, self.max_abs = max(self.worst, other.worst), max(self.max_abs, other.max_abs)
         self.widest = max(self.widest, other.widest)
         self.squares, self.count = self.squares + other.squares, self.count + other.count
+        self.some, self.told = self.some or other.some, self.told or other.told
         self.outside, self.undecided = self.outside + other.outside, self.undecided + other.undecided
         if self.first is None and other.first is not None:
             self.first = other.first | {"timestep": other.first["timestep"] + later}
@@ -162,7 +169,13 @@ class Finding:
             return "FAIL"
         if self.undecided or self.evidence.worst > 1:
             return "INCONCLUSIVE"
-        return "INCONCLUSIVE" if self.vacuous else "PASS"
+        return "INCONCLUSIVE" if self.vacuous or self.faint else "PASS"
+
+    @property
+    def faint(self) -> str | None:
+        """Why nothing is told where everything expected is so small that zeros would have passed."""
+        nothing = self.tally.some and not self.tally.told
+        return "what rounding may do is as wide as the signal: zeros would have passed too" if nothing else None
 
     @property
     def undecided(self) -> str | None:
@@ -174,7 +187,7 @@ class Finding:
     def open(self) -> str | None:
         """Why nobody can answer the question, where that is all there is to say of it."""
         settled = self.verdict != "INCONCLUSIVE" or self.disputed or self.evidence.worst > 1
-        return None if settled else self.vacuous or self.undecided
+        return None if settled else self.vacuous or self.undecided or self.faint
 
     @property
     def proved(self) -> bool:

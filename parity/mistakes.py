@@ -314,6 +314,7 @@ enter(
     },
     "the port reorders the gates of some of Wx, Wh and b and not of the others",
     "reorder the blocks of all three alike",
+    hides=zero_bias,
 )
 
 
@@ -1095,10 +1096,10 @@ def mask_zero_output_missing(case: Case) -> Variants:
 def rearranged(case: Case, parts: dict[str, Layer]) -> Case | None:
     """The model of those layers, if their sizes fit."""
     assert isinstance(case.layer, Sequential)
-    model = Sequential(list(parts.values()), name=case.layer.name)
-    model.parts = parts
     few = case.x[:1]
     try:
+        model = Sequential(list(parts.values()), name=case.layer.name)
+        model.parts = parts
         with np.errstate(all="ignore"):
             y = model(few)
     except (ValueError, IndexError, TypeError):

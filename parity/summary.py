@@ -92,7 +92,7 @@ def differed_before(finding: Finding, names: tuple[str, ...]) -> bool:
 def notes(case: Case, found: Sequence[Finding], shown: Finding | None, tolerance: Tolerance) -> Iterator[str]:
     if shown and shown.case is not found[0].case:
         yield f"seen in {describe(shown)}"
-    for kind in ("wrong", "disputed", "vacuous", "undecided"):
+    for kind in ("wrong", "disputed", "vacuous", "undecided", "faint"):
         told = [finding for finding in found if getattr(finding, kind)]
         if told:
             place = "" if told[0] is found[0] else told[0].case.id.removeprefix(case.id + " / ") + ": "

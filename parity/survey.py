@@ -82,11 +82,13 @@ class Survey:
                 continue
             try:
                 found = self.examine(oracle, question)
-            except CandidateError as error:
+            except (CandidateError, adapter.KerasError) as error:
                 self.refused.setdefault(str(error), []).append(name)
                 continue
-            if found[0].open:  # ours to ask, so nothing against the user's case
-                self.refused.setdefault(found[0].open, []).append(name)
+            beyond = needs(question) - needs(case)  # a mask, say, that the user's case does not have
+            why = found[0].open or (found[0].disputed if beyond else None)
+            if why:  # ours to ask, so nothing against the user's case
+                self.refused.setdefault(why, []).append(name)
             else:
                 findings.append(found)
         result = summarize(case, findings, self.tolerance)

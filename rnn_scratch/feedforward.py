@@ -93,19 +93,18 @@ class Embedding(Layer):
 
     def as_inputs(self, x: Any) -> Array:
         ids = as_reals("x", x)
-        whole = ids.astype(np.int32)
-        if ids.dtype.kind not in "iu" and not np.array_equal(whole, ids):
+        if ids.dtype.kind not in "iu" and not (np.isfinite(ids).all() and np.array_equal(np.rint(ids), ids)):
             raise ValueError(f"x: expected token ids, whole numbers; received {ids.dtype} that are not")
-        return whole
+        outside = ids[(ids < 0) | (ids >= len(self.E))]  # before the cast, which would bring wide ones back inside
+        if outside.size:
+            raise ValueError(f"x: expected token ids from 0 to {len(self.E) - 1}; received {outside[0]}")
+        return ids.astype(np.int32)
 
     def check_inputs(self, x: Array) -> None:
         if x.ndim != 2:
             raise ValueError(f"x: expected token ids of shape (batch, timesteps); received {x.shape}")
         if x.shape[1] == 0:
             raise ValueError(f"x: expected at least 1 timestep; received {x.shape}")
-        outside = x[(x < 0) | (x >= len(self.E))]
-        if outside.size:
-            raise ValueError(f"x: expected token ids from 0 to {len(self.E) - 1}; received {outside[0]}")
 
     @property
     def weights(self) -> Mapping[str, Array]:

@@ -254,7 +254,7 @@ class Sequential(Layer):
     layers: any of this package, each but the last with one output. Its states are those of its layers in turn. A layer
     of another dtype than the one before it casts its inputs.
 
-    Raises ValueError for no layers, and for arrays that the first layer refuses.
+    Raises ValueError for no layers, for layers that do not follow on each other, and for arrays that the first refuses.
     """
 
     kind = "sequential"
@@ -265,6 +265,7 @@ class Sequential(Layer):
         super().__init__(name, next((layer.dtype for layer in layers if layer.weights), layers[0].dtype))
         self.parts = named(layers)
         self.ndim = layers[0].ndim
+        expect_chain(list(self.parts.items()))
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -337,3 +338,27 @@ class Sequential(Layer):
     def units(self) -> int:
         """Of the last layer that has a size of its own."""
         return next(layer.units for layer in reversed(self.layers) if type(layer).units is not Layer.units)
+
+
+def expect_chain(layers: Sequence[tuple[str, Layer]]) -> None:
+    """ValueError where what one layer puts out is not what the next one takes."""
+    dims = [dim for _, layer in layers if (dim := taken(layer)) is not None]
+    shape: tuple[int, ...] = (1, 1) if layers[0][1].ndim == 2 else (1, 1, dims[0] if dims else 1)
+    for (name, layer), (above, following) in itertools.pairwise(layers):
+        shapes = layer.output_shapes(shape)
+        if len(shapes) > 1:
+            raise ValueError(f"layers: expected one output of {name}, below {above}; it returns {len(shapes)}")
+        (shape,) = shapes
+        if following.ndim not in (None, len(shape)):
+            raise ValueError(
+                f"layers: {above} takes (batch, timesteps, ...); {name} puts out {len(shape)} axes: set return_sequences"
+            )
+        if taken(following) not in (None, shape[-1]):
+            raise ValueError(f"layers: {above} takes {taken(following)} features; {name} puts out {shape[-1]}")
+
+
+def taken(layer: Layer) -> int | None:
+    """The number of features that a layer takes, where it has one."""
+    if isinstance(layer, TimeDistributed):
+        return taken(layer.layer)
+    return None if layer.kind == "embedding" else getattr(layer, "input_dim", None)

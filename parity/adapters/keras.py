@@ -903,7 +903,11 @@ def build_random(layer: Any, input_shape: tuple[int, ...], seed: int) -> bool:
         cell.recurrent_initializer = importlib.import_module(_family(cell)).initializers.Zeros()
     bare = type(layer).__name__ in CELLS
     if not (bare and getattr(layer, "built", False)):
-        layer.build((None, input_shape[-1]) if bare else (None, *input_shape))
+        try:
+            layer.build((None, input_shape[-1]) if bare else (None, *input_shape))
+        except Exception as error:  # each backend has its own
+            shape = ", ".join(map(str, input_shape))
+            raise InputError(f"{layer.name}: cannot be built for inputs (batch, {shape}): {one_line(error)}") from error
     scratch = from_keras(layer)
     drawn = randomized(scratch, generator(seed, "build"))
     if bare:
