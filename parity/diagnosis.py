@@ -5,6 +5,7 @@ and no question that passed is outside of it. The other way round, a mistake tha
 the check could not have seen.
 """
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from parity.judge import last_dtype, rejudge
 from parity.mistakes import MISTAKES, Mistake, Variants, is_common
 from parity.report import Blind, Cause
 from parity.rounding import ARITHMETIC
+from rnn_scratch.layers import Recurrent
 
 SECONDS = 1.2
 """How long pairs of mistakes are tried, of this thread's own time: a busy machine changes no answer. Single ones are
@@ -92,9 +94,13 @@ class Question:
         return Question(rejudge(part, answers, Tolerance()) if self.failed else whole)
 
     @property
-    def short(self) -> bool:
-        """Whether it is so short that plain arithmetic goes astray by no more than rounding."""
-        return self.case.calls == 1 and self.case.timesteps <= FEW_STEPS and bool(self.finding.answers[0].outputs)
+    def early(self) -> int:
+        """Of how many first steps the outputs are seen before plain arithmetic can go astray by more than rounding."""
+        case = self.case
+        if case.calls > 1 or not self.finding.answers[0].outputs:
+            return 0
+        shown = isinstance(case.layer, Recurrent) and case.layer.return_sequences
+        return case.timesteps if case.timesteps <= FEW_STEPS else FEW_STEPS if shown else 0
 
 
 FEW = 4
@@ -169,18 +175,18 @@ def keys(questions: Sequence[Question], catalogue: Sequence[Mistake]) -> list[Ke
 
 
 class Suspects:
-    """The questions; a few rows of the failed ones, and those of a few steps, to reject most suspects by."""
+    """The questions; to reject most suspects by, a few rows of the failed ones and those whose first steps are seen."""
 
     def __init__(self, questions: Sequence[Question]) -> None:
         self.questions = questions
         failed = [q for q in questions if q.failed]
         self.quick = [q.few() for q in failed][:3]
-        self.short = [q for q in failed if q.short][:2]
+        self.early = [q for q in failed if q.early][:2]
 
     def explain(self, key: Sequence[Key]) -> float | None:
         """The largest ratio, if those mistakes explain every answer."""
         try:
-            return None if any(strays(question, key) for question in self.short) else self._explain(key)
+            return None if any(strays(question, key) for question in self.early) else self._explain(key)
         except (ValueError, IndexError, TypeError):  # mistakes need not fit together, nor to arrays of any shape
             return None
 
@@ -211,14 +217,24 @@ class Suspects:
 def strays(question: Question, key: Sequence[Key]) -> bool:
     """Whether plain arithmetic is enough to reject them: far more than rounding in a few steps."""
     wrong = question.composed(key)
-    if wrong is None:
-        return question.failed
-    unit = ARITHMETIC[last_dtype(wrong.layer).name].unit
-    for got, y in zip(question.finding.answers[0].outputs or (), computed(wrong)[0], strict=False):
+    return question.failed if wrong is None else beyond(question, wrong, STRAYS * unit_of(wrong))
+
+
+def unit_of(case: Case) -> float:
+    return ARITHMETIC[last_dtype(case.layer).name].unit
+
+
+def beyond(question: Question, wrong: Case, allowed: float) -> bool:
+    """Whether the first steps of the answer are farther than that from what the wrong Case computes, relative to
+    numbers above 1."""
+    whole = question.case.timesteps <= FEW_STEPS
+    outputs = (question.finding.answers[0].outputs or ())[: None if whole else 1]
+    for got, y in zip(outputs, computed(wrong)[0], strict=False):
         if got.shape != y.shape:
             return True
+        got, y = (got, y) if whole else (got[:, :FEW_STEPS], y[:, :FEW_STEPS])
         apart = np.abs(got.astype(np.float64) - y)
-        if apart.max(initial=0) > STRAYS * unit * max(1.0, float(np.abs(y).max(initial=0))):  # False for NaN
+        if apart.max(initial=0) > allowed * max(1.0, float(np.abs(y).max(initial=0))):  # False for NaN
             return True
     return False
 
@@ -352,16 +368,21 @@ def telling(questions: Sequence[Question], first: Sequence[Key], second: Sequenc
 # --- a PASS ---
 
 
-def blind_spots(findings: Iterable[Finding], only: str | None = None) -> tuple[Blind, ...]:
+def blind_spots(
+    findings: Iterable[Finding], only: str | None = None, seconds: float = math.inf
+) -> tuple[tuple[Blind, ...], tuple[str, ...]]:
     """The mistakes that these answers would not have shown: those that a port may have made and still pass. Of each
-    whether it is the same function with these weights, and why it does not show."""
+    whether it is the same function with these weights, and why it does not show. Beside them the ids of those that
+    were not looked for within so many seconds of this thread's time."""
+    deadline = time.thread_time() + seconds
     questions = [question for question in asked(findings) if not question.failed]
     slices = [question.few() for question in questions]
     whole = [question for question, part in zip(questions, slices, strict=True) if part is not question]
     found: dict[str, Blind] = {}
-    for mistake in MISTAKES.values():
-        if only not in (None, mistake.id) or not is_common(mistake.id):
-            continue
+    common = [m for m in MISTAKES.values() if only in (None, m.id) and is_common(m.id)]
+    for n, mistake in enumerate(common):
+        if time.thread_time() > deadline:
+            return tuple(found.values()), tuple(m.id for m in common[n:])
         first, then = (questions, ()) if mistake.mixes_rows else (slices, whole)
         for label in dict.fromkeys(label for question in first for label in question.variants(mistake)):
             if any(shows(question, mistake, label) for question in (*first, *then)):
@@ -373,15 +394,17 @@ def blind_spots(findings: Iterable[Finding], only: str | None = None) -> tuple[B
             known = found.get(mistake.id)
             if known is None or known.same:  # of several variants one that merely does not show
                 found[mistake.id] = Blind(mistake.id, mistake.what, why, same, label)
-    return tuple(found.values())
+    return tuple(found.values()), ()
 
 
 def shows(question: Question, mistake: Mistake, label: str) -> bool:
     wrong = question.variants(mistake).get(label)
-    if wrong is None:
+    if wrong is None or (question.repeats and not wrong.layer.stateful):  # then the first call alone says as much
         return False
     if question.repeats and moves_on(wrong):
         return True
+    if question.early and beyond(question, wrong, max(STRAYS * unit_of(wrong), 10 * question.finding.tally.widest)):
+        return True  # as the balls would say, at a tenth of their cost
     finding = question.against(wrong)
     return finding.verdict == "FAIL" or finding.evidence.worst > 1
 
@@ -391,7 +414,7 @@ def moves_on(wrong: Case) -> bool:
     what is kept (LSTM's c) is not seen."""
     first, second, *_ = computed(widened(wrong))
     apart = max(float(np.nan_to_num(np.abs(a - b)).max(initial=0)) for a, b in zip(first, second, strict=True))
-    return wrong.layer.stateful and apart > 1e-3 * float(np.nan_to_num(np.abs(first[0])).max(initial=0))
+    return apart > 1e-3 * float(np.nan_to_num(np.abs(first[0])).max(initial=0))
 
 
 def visible_elsewhere(question: Question, mistake: Mistake, label: str) -> bool:

@@ -41,6 +41,18 @@ class Shrinker:
                 return other
         return case
 
+    def fewest_steps(self, case: Case) -> Case:
+        """The case cut short: twice as many steps until it fails, then halfway back to the last that did not."""
+        passes, fails = 0, case.timesteps
+        steps = 1
+        while case.calls == 1 and passes + 1 < fails and time.monotonic() < self.deadline:
+            if self.fails(case.first(steps)):
+                fails = steps
+            else:
+                passes = steps
+            steps = (passes + fails) // 2 if fails < case.timesteps else min(2 * steps, (passes + fails + 1) // 2)
+        return case if fails == case.timesteps else case.first(fails)
+
 
 def shrink(candidate: Candidate, case: Case, tolerance: Tolerance, seconds: float | None = None) -> Case:
     """A smaller case that the candidate fails as well, found within about that time; the case itself if there is none.
@@ -49,21 +61,16 @@ def shrink(candidate: Candidate, case: Case, tolerance: Tolerance, seconds: floa
     """
     deadline = time.monotonic() + (SECONDS if seconds is None else seconds)
     asked = Shrinker(candidate, tolerance, deadline)
-    ways: list[Callable[[Case], Iterator[Case]]] = [fewer_steps, single_rows, without]
+    ways: list[Callable[[Case], Iterator[Case]]] = [single_rows, without]
     if "layer" in candidate.takes and isinstance(case.layer, Recurrent):
         ways += [fewer_units, fewer_features, zeroed]
     small, before = case, None
     while small is not before and time.monotonic() < deadline:
         before = small
+        small = asked.fewest_steps(small)
         for way in ways:
             small = asked.first(small, way(small))
     return small if small is case else replace(small, id=f"{case.id.partition(' / ')[0]} / smallest", rows=())
-
-
-def fewer_steps(case: Case) -> Iterator[Case]:
-    sizes = itertools.takewhile(lambda n: n < case.timesteps, (1, 2, 3, 4, 5, 8, 12, 20, 50, 100, 1000))
-    if case.calls == 1:
-        yield from (case.first(steps) for steps in sizes)
 
 
 def single_rows(case: Case) -> Iterator[Case]:

@@ -1,6 +1,7 @@
 """A candidate asked: what follows the question itself, what became of it, and the Report on all of it."""
 
 import itertools
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,9 +29,10 @@ from rnn_scratch import Sequential
 AGAIN_STEPS = 1000
 
 
+BLIND = 2.0
+"""Seconds that the search for blind spots may take in any case."""
+
 CASE_BY_CASE = 4.0
-
-
 """Seconds for the causes of single cases of the grid, where nothing explains all of them."""
 
 
@@ -43,6 +45,7 @@ class Survey:
     seed: int
     strict: bool = False
     only_mistake: str | None = None
+    began: float = field(default_factory=time.thread_time)
     kept: Cause | None = None
     unsteady: str | None = None
     skipped: dict[str, int] = field(default_factory=dict)
@@ -199,7 +202,9 @@ class Survey:
         every = [finding for _, finding in self.found]
         if self.only_mistake and not applies(self.only_mistake, every):
             return replace(report, known=(f"{self.only_mistake} does not apply here: it was not looked for",))
-        return replace(report, blind=self.blind())
+        blind, left = self.blind()
+        early = f"not looked for whether they would show, for want of time: {', '.join(left)} (--strict takes its time)"
+        return replace(report, blind=blind, known=(early,) if left else ())
 
     def kinds(self) -> Iterator[tuple[str, list[Finding]]]:
         """What was found, for each kind of layer by itself: a port is of one."""
@@ -268,8 +273,11 @@ class Survey:
         early = " (of pairs of mistakes not all were tried, for want of time)" if found.stopped else ""
         return f"cause: none of the known mistakes{early}"
 
-    def blind(self) -> tuple[Blind, ...]:
-        return tuple(blind for _, findings in self.kinds() for blind in blind_spots(findings, self.only_mistake))
+    def blind(self) -> tuple[tuple[Blind, ...], tuple[str, ...]]:
+        """The blind spots, and the mistakes that were not looked for: in half of the time that the check took."""
+        seconds = math.inf if self.strict else max(BLIND, (time.thread_time() - self.began) / 2)
+        found = [blind_spots(findings, self.only_mistake, seconds) for _, findings in self.kinds()]
+        return tuple(b for blind, _ in found for b in blind), tuple(dict.fromkeys(n for _, left in found for n in left))
 
     def not_asked(self) -> Iterator[str]:
         """What these questions could not have shown, because nobody put them."""

@@ -350,9 +350,7 @@ def expect_chain(layers: Sequence[tuple[str, Layer]]) -> None:
             raise ValueError(f"layers: expected one output of {name}, below {above}; it returns {len(shapes)}")
         (shape,) = shapes
         if following.ndim not in (None, len(shape)):
-            raise ValueError(
-                f"layers: {above} takes (batch, timesteps, ...); {name} puts out {len(shape)} axes: set return_sequences"
-            )
+            raise ValueError(f"layers: {above} takes (batch, timesteps, ...); {name} puts out {len(shape)} axes")
         if taken(following) not in (None, shape[-1]):
             raise ValueError(f"layers: {above} takes {taken(following)} features; {name} puts out {shape[-1]}")
 

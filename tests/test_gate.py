@@ -110,7 +110,7 @@ def blind(monkeypatch, *ids):
     from parity import survey
     from parity.report import Blind
 
-    monkeypatch.setattr(survey, "blind_spots", lambda *a: tuple(Blind(name, "what it does") for name in ids))
+    monkeypatch.setattr(survey, "blind_spots", lambda *a: (tuple(Blind(name, "what it does") for name in ids), ()))
 
 
 def test_allowed_blind_spots(folder, monkeypatch):
