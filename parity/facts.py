@@ -33,6 +33,9 @@ def facts(findings: Sequence[Finding]) -> Iterator[str]:
         yield from where_off(main.case, off)
     if not isinstance(main.case.layer, Recurrent):
         return
+    if alone := row_alone(failed):
+        yield f"in every question the {alone} batch row alone is off: it is not treated as the others are"
+        return
     yield from paths(questions, off)
     if off is not None:
         yield from correlated(main, off)
@@ -83,6 +86,16 @@ def listed(what: str, bad: NDArray[np.bool_]) -> str:
     if len(at) > MOST:
         return f"{len(at)} are"
     return f"{what}{'s' if len(at) > 1 else ''} {', '.join(map(str, at))} {'are' if len(at) > 1 else 'is'}"
+
+
+def row_alone(failed: Sequence[Question]) -> str | None:
+    """Which row it is, the first or the last, that alone is off in all of several questions. The probes have a weight
+    for each row, so they would accuse one."""
+    seen = [off.outside.any(axis=(1, 2)) for q in failed if q.case.batch > 1 and (off := residuals(q)) is not None]
+    for name, end in (("first", 0), ("last", -1)):
+        if len(seen) > 1 and all(rows[end] and rows.sum() == 1 for rows in seen):
+            return name
+    return None
 
 
 # --- by which path ---

@@ -93,6 +93,36 @@ def test_traps_of_the_backends(kind: str, settings: dict[str, Any], sequences: b
     np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("wrap", [False, True], ids=["alone", "in Bidirectional"])
+@pytest.mark.parametrize("kind", ["SimpleRNN", "LSTM", "GRU"])
+def test_a_final_state_that_the_backend_computes_beside_the_output(kind: str, wrap: bool) -> None:
+    """XLA puts out a GRU's last h twice, a rounding apart."""
+    settings = {"return_sequences": True, "return_state": True, "zero_output_for_mask": True}
+    layer = getattr(L, kind)(5, **settings)
+    layer = L.Bidirectional(layer) if wrap else layer
+    layer.build((3, 7, 4))
+    rng = np.random.default_rng(17)
+    layer.set_weights([rng.standard_normal(weight.shape) / 2 for weight in layer.get_weights()])
+    x = rng.standard_normal((3, 7, 4)).astype(np.float32)
+    mask = np.arange(7) >= np.array([[0], [2], [4]])
+    report = parity.check(lambda x, layer, mask=None: layer(x, mask=mask), layer, x, mask=mask)
+    assert report.verdict == "PASS", str(report)
+
+    def stale_state(x: Any, layer: Any, mask: Any = None) -> Any:
+        y, *states = layer(x, mask=mask)
+        return (y, states[0] * np.float32(1.001), *states[1:])
+
+    assert parity.check(stale_state, layer, x, mask=mask).verdict == "FAIL"
+
+
+def test_what_keras_cannot_run_is_not_asked() -> None:
+    """On torch Keras cannot reverse a mask with unroll; the user's own question has none."""
+    layer = L.SimpleRNN(5, return_sequences=True, unroll=True, go_backwards=True)
+    report = parity.check(lambda x, layer, mask=None: layer(x, mask=mask), layer, input_shape=(6, 3))
+    assert report.verdict == "PASS", str(report)
+    assert any("Keras raised" in what for what in report.not_asked) == (BACKEND == "torch")
+
+
 def bidirectional() -> Any:
     return [
         L.Embedding(11, 6, mask_zero=True),

@@ -250,6 +250,14 @@ def test_a_dead_layer_is_proved_dead():
     assert parity.check(lambda x, layer: layer(x) + np.float32(1e-3), k, X[:, :3]).verdict == "FAIL"
 
 
+@pytest.mark.parametrize(("size", "verdict"), [(1e-9, "INCONCLUSIVE"), (1e-4, "FAIL")])
+def test_zeros_are_no_port_of_a_layer_that_puts_out_next_to_nothing(size, verdict):
+    k = layer(use_bias=False)
+    report = parity.check(np.zeros((3, 7, 5), "float32"), k, X * np.float32(size))
+    assert (report.verdict, report.cases[0].proved) == (verdict, verdict == "FAIL")
+    assert ("zeros would have passed too" in str(report)) == (verdict == "INCONCLUSIVE")
+
+
 def test_outputs_of_another_dtype_are_judged_in_the_layers_and_said_to_be():
     k = layer()
     report = parity.check(np.asarray(k(X)).astype("float64"), k, X)

@@ -174,6 +174,18 @@ def test_the_smallest_case():
     assert shrink(as_candidate(off), case, Tolerance(), seconds=0) is case
 
 
+@pytest.mark.parametrize("late", [1, 6, 8, 29, 39])
+def test_no_step_too_many(late):
+    def port(x, layer):
+        y = layer(x)
+        y[:, late:] += np.float32(0.01)
+        return y
+
+    layer = make_layer(6, 4, return_sequences=True)
+    case = Case("mine", layer, np.random.default_rng(0).standard_normal((1, 40, 4)).astype("f"))
+    assert shrink(as_candidate(port), case, Tolerance(), seconds=20).timesteps == late + 1
+
+
 @pytest.mark.pairs
 def test_the_report_shows_it_and_it_can_be_asked_again(tmp_path):
     k = parity.to_keras(make_layer(6, 4, return_sequences=True))

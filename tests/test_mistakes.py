@@ -3,13 +3,14 @@ ports that somebody wrote by hand."""
 
 import itertools
 
+import keras
 import numpy as np
 import pytest
 from zoo import make_layer
 
 import parity
 from parity.arguments import as_candidate
-from parity.cases import grid, randomized
+from parity.cases import Case, grid, randomized
 from parity.diagnosis import blind_spots, computed, diagnose, differ
 from parity.facts import facts
 from parity.findings import Tolerance
@@ -371,6 +372,18 @@ def test_an_array_made_of_the_layers_own_is_no_stale_one(kind, name, monkeypatch
     assert any(array in line and told in line for line in known(port, kind).splitlines())
 
 
+def test_one_row_alone_that_is_off_accuses_no_weight():
+    def last_row_twice(x, layer):
+        y = layer(x)
+        y[-1] *= np.float32(1.01 if len(y) > 1 else 1)
+        return y
+
+    text = known(last_row_twice)
+    assert "in every question the last batch row alone is off" in text
+    assert "alone explains the probes" not in text
+    assert "the error comes by" not in text
+
+
 def test_one_step_alone_that_is_off_accuses_no_path():
     def last_step_copied(x, layer):
         y = layer(x)
@@ -389,6 +402,95 @@ def test_a_stale_array_is_named(monkeypatch):
     right = parity.from_keras(k)
     report = parity.check(lambda x: right.replace(Wh=other.Wh)(x), k, input_shape=(12, 3))
     assert [(c.id, c.detail) for c in report.causes] == [("stale-weights", "Wh")]
+
+
+STEPS = {
+    "recurrent kernel not transposed": (
+        lambda x_t, state, layer: np.tanh(x_t @ layer.Wx.T + state @ layer.Wh + layer.b),
+        ["recurrent-kernel-not-transposed"],
+    ),
+    "a kernel off by a little": (
+        lambda x_t, state, layer: np.tanh(x_t @ layer.Wx.T * np.float32(1.0003) + state @ layer.Wh.T + layer.b),
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize("sequences", [True, False], ids=["seq", "last"])
+@pytest.mark.parametrize("name", STEPS)
+def test_causes_of_a_step_function(name, sequences):
+    """All that is seen of it is its sequence."""
+    step, causes = STEPS[name]
+    report = parity.check(step, keras_layer("simple_rnn", return_sequences=sequences), input_shape=(12, 3))
+    assert (report.verdict, [cause.id for cause in report.causes]) == ("FAIL", causes)
+    right = lambda x_t, state, layer: np.tanh(x_t @ layer.Wx.T + state @ layer.Wh.T + layer.b)  # noqa: E731
+    report = parity.check(right, keras_layer("simple_rnn", return_sequences=True), input_shape=(12, 3), strict=True)
+    assert (report.verdict, report.blind) == ("PASS", ())
+
+
+def test_a_model_of_which_the_last_output_alone_is_seen():
+    layers = [keras.layers.GRU(5, return_sequences=True), keras.layers.LSTM(4), keras.layers.Dense(2)]
+    model = keras.Sequential([keras.Input((None, 3)), *layers])
+    rng = np.random.default_rng(3)
+    model.set_weights([rng.standard_normal(weight.shape) / 2 for weight in model.get_weights()])
+    own = parity.from_keras(model)
+    report = parity.check(lambda x: own(x) * np.float32(1.01), model, input_shape=(12, 3))
+    assert (report.verdict, report.causes) == ("FAIL", ())
+    (wrong,) = MISTAKES["gate-order-rzh"].variants(Case("m", own, np.zeros((1, 1, 3), "f"))).values()
+    report = parity.check(lambda x: wrong.layer(x), model, input_shape=(12, 3))
+    assert [cause.id for cause in report.causes] == ["gate-order-rzh"]
+
+
+def test_a_mask_that_one_layer_loses():
+    layers = [keras.layers.GRU(5, return_sequences=True), keras.layers.LSTM(4)]
+    model = keras.Sequential([keras.Input((None,)), keras.layers.Embedding(9, 3, mask_zero=True), *layers])
+    rng = np.random.default_rng(3)
+    model.set_weights([rng.standard_normal(weight.shape) / 2 for weight in model.get_weights()])
+
+    def port(x, layer):
+        names, (embedding, gru, lstm) = layer.parts, layer.parts.values()
+        e = embedding(x)
+        h = gru(e, mask=x != 0)
+        return dict(zip(names, (e, h, lstm(h)), strict=True))
+
+    names = list(parity.from_keras(model).parts)
+    report = parity.check(port, model)
+    assert [(cause.id, cause.detail) for cause in report.causes] == [("mask-ignored", f"by a layer, in {names[2]}")]
+
+
+@pytest.mark.pairs
+def test_a_candidate_that_keeps_its_state_and_has_another_mistake():
+    own = parity.from_keras(keras_layer("simple_rnn"))
+    kept = {}
+
+    def port(x):
+        wrong = own.replace(Wh=own.Wh.T.copy())
+        y = wrong(x, initial_state=kept.get(len(x)))
+        kept[len(x)] = y[:, -1]
+        return y
+
+    report = parity.check(port, keras_layer("simple_rnn"), input_shape=(12, 3))
+    assert [cause.id for cause in report.causes] == ["recurrent-kernel-not-transposed + state-not-reset"]
+    assert any("it keeps something between calls" in line for line in report.known)
+
+
+def test_a_mistake_that_does_not_apply_is_said_not_to():
+    k = keras_layer("simple_rnn")
+    own = parity.from_keras(k)
+    for factor in (1, 2):
+        report = parity.check(
+            lambda x, factor=factor: own(x) * np.float32(factor), k, input_shape=(12, 3), only_mistake="reset-after"
+        )
+        assert any("does not apply here" in line for line in report.known)
+
+
+@pytest.mark.parametrize("kind", ["simple_rnn", "lstm", "gru"])
+def test_inputs_that_saturate_hide_a_mistake_and_do_not_make_it_none(kind):
+    k = keras_layer(kind)
+    own = parity.from_keras(k)
+    x = 1e4 * np.random.default_rng(0).standard_normal((4, 8, 3)).astype("f")
+    report = parity.check(np.asarray(own(x)), k, x)
+    assert "bias-missing" not in [blind.id for blind in report.no_difference]
 
 
 # --- what a PASS is worth ---
