@@ -209,7 +209,7 @@ def activation_name(layer: Any, which: str = "activation") -> str:
     if root == "tf_keras" and name == "hard_sigmoid":
         return "hard_sigmoid_keras2"
     if name not in ACTIVATIONS:
-        known = ", ".join(sorted(key for key in ACTIVATIONS if key))
+        known = ", ".join(sorted(key for key in ACTIVATIONS if key and key != "hard_sigmoid_keras2"))
         raise UnsupportedError(f"{layer.name}: {which} {name} is not covered; covered: {known}")
     return str(ACTIVATIONS[name].name)
 
@@ -384,7 +384,10 @@ def put_embedding(layer: Any, scratch: Embedding) -> None:
 def take_time_distributed(layer: Any) -> Layer:
     inner = convert(layer.layer)
     if inner.state_units:
-        raise UnsupportedError(f"{layer.name}: TimeDistributed of {type(layer.layer).__name__} is not covered")
+        raise UnsupportedError(
+            f"{layer.name}: TimeDistributed of {type(layer.layer).__name__} is not covered; "
+            "covered: Dense, Activation, Dropout and TimeDistributed of these"
+        )
     return TimeDistributed(inner)
 
 
