@@ -61,6 +61,14 @@ def onnx_of(model, path, spoil=lambda layer: layer):
     return str(path)
 
 
+def fixed_onnx(model, path):
+    """As torch.onnx.export writes it: for 7 timesteps."""
+    graph = onnx.load(onnx_of(model, path))
+    graph.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 7
+    onnx.save(graph, str(path))
+    return str(path)
+
+
 def tflite_of(model, path):
     import tensorflow as tf
 
@@ -99,6 +107,25 @@ def test_a_tflite_model(models, name):
     report = parity.check(tflite_of(model, folder / f"{name}.tflite"), model)
     assert report.verdict == "PASS", str(report)
     assert any("built for 7 timesteps" in told for told in report.not_asked)
+
+
+@pytest.mark.parametrize("name", STACKS)
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+def test_a_graph_built_for_some_timesteps_against_a_golden_file(models, tmp_path, name, kind):
+    """It is asked the same short probes as with Keras, filled up; a port of other weights fails."""
+    model, _ = models(name)
+    path = {"onnx": fixed_onnx, "tflite": tflite_of}[kind](model, tmp_path / f"{name}.{kind}")
+    parity.record(model, str(tmp_path / "golden.npz"))
+    report, online = parity.check(path, str(tmp_path / "golden.npz")), parity.check(path, model)
+    assert (report.verdict, online.verdict) == ("PASS", "PASS"), str(report)
+    assert ("reference stands in" in str(report)) == (name in ("simple_rnn", "lstm", "gru"))
+    assert "reference stands in" not in str(online)
+    weights = model.get_weights()
+    weights[0] = weights[0] * 1.01
+    other = keras.models.clone_model(model)
+    other.set_weights(weights)
+    path = {"onnx": fixed_onnx, "tflite": tflite_of}[kind](other, tmp_path / f"wrong.{kind}")
+    assert parity.check(path, str(tmp_path / "golden.npz")).verdict == "FAIL"
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
@@ -213,6 +240,10 @@ if what == "integers": np.save(target, np.ones((4, 7, 6), int))
 if what == "shape": np.save(target, np.ones((2, 2), "f"))
 if what == "nan": np.save(target, np.full((len(x), x.shape[1], 6), np.nan, "f"))
 if what == "huge": open(target, "wb").truncate(1 << 30)
+if what == "growing": open(target, "wb").truncate(1 << 30); time.sleep(600)
+if what == "pipe": os.mkfifo(target)
+if what == "device": os.symlink("/dev/zero", target)
+if what == "folder": os.mkdir(target)
 """
 
 
@@ -225,12 +256,16 @@ if what == "huge": open(target, "wb").truncate(1 << 30)
         ("status", "ended with status 1; it said: usage: three arguments"),
         ("flood", "wrote more than 16 MiB"),
         ("noise", "wrote more than 16 MiB"),
-        ("nothing", "wrote no {outputs}"),
+        ("nothing", "it wrote none"),
         ("garbage", "expected an .npy file"),
         ("cut", "it holds"),
         ("objects", "not unpickled"),
         ("integers", "returned int64"),
         ("huge", "bytes of outputs; expected at most"),
+        ("growing", "bytes of outputs; expected at most"),
+        ("pipe", "expected a regular file"),
+        ("device", "expected a regular file"),
+        ("folder", "expected a regular file"),
     ],
 )
 def test_a_program_that_misbehaves(models, tmp_path, what, said):
@@ -245,6 +280,21 @@ def test_a_program_that_misbehaves(models, tmp_path, what, said):
     assert len(str(told.value)) < 800
     time.sleep(0.2)
     assert threading.active_count() <= before
+
+
+def test_a_program_that_leaves_a_daemon(models, tmp_path):
+    """Which holds its standard error open: nothing waits for that."""
+    model, folder = models("simple_rnn")
+    program = program_of(model, folder).removeprefix("cmd:").replace("{inputs} {outputs}", '"$1" "$2"')
+    (tmp_path / "run.sh").write_text(f"setsid sleep 3 & echo $! >> {tmp_path / 'pids'}\n{program}\n")
+    start, before = time.monotonic(), threading.active_count()
+    answer = as_candidate(f"cmd:sh {tmp_path / 'run.sh'} {{inputs}} {{outputs}}").ask(
+        Case("one", parity.from_keras(model), np.zeros((1, 7, 5), "f"))
+    )
+    assert time.monotonic() - start < 1
+    assert answer.outputs[0].shape == (1, 7, 6)
+    assert threading.active_count() <= before
+    assert subprocess.run(["kill", (tmp_path / "pids").read_text().strip()], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("what", ["shape", "nan"])
