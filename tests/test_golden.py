@@ -139,6 +139,19 @@ def test_what_a_candidate_does_not_take_is_not_asked(golden):
     assert "more than 50 timesteps" in told
 
 
+@pytest.mark.parametrize("name", ["simple_rnn", "lstm", "gru"])
+def test_a_candidate_of_masks_or_states_alone_is_asked_for_them(golden, name):
+    """A port that takes a mask and ignores it, or a state, is told so by the file too."""
+    path = golden(name)[1]
+    layer = load(path).cases[0].layer
+    for right, wrong in (
+        (lambda x, mask: layer(x, mask=mask), lambda x, mask: layer(x)),
+        (lambda x, initial_state: layer(x, initial_state=initial_state), lambda x, initial_state: layer(x)),
+    ):
+        assert check_file(right, path).verdict == "PASS"
+        assert check_file(wrong, path).verdict == "FAIL"
+
+
 def test_the_files_own_inputs(golden):
     with pytest.raises(InputError, match="has its own inputs"):
         parity.check(right, golden("simple_rnn")[1], np.zeros((2, 3, 5)))
