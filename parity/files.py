@@ -267,7 +267,15 @@ def arrays_in(data: bytes, most: int = LARGEST) -> Arrays:
     with zipfile.ZipFile(BytesIO(data)) as archive:
         if sum(info.file_size for info in archive.infolist()) > most:
             raise ValueError(f"it declares more than {most >> 20} MiB")
-        return {info.filename.removesuffix(".npy"): array_of(archive.read(info)) for info in archive.infolist()}
+        return {info.filename.removesuffix(".npy"): array_of(member(archive, info)) for info in archive.infolist()}
+
+
+def member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """One file of an archive. No more is inflated than it declares, which other methods than zlib's cannot promise."""
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{info.filename}: expected it stored or deflated, as NumPy writes it")
+    with archive.open(info) as file:
+        return file.read(info.file_size)
 
 
 def array_of(data: bytes) -> Array:
@@ -276,8 +284,10 @@ def array_of(data: bytes) -> Array:
     file = BytesIO(data)
     try:
         version = np.lib.format.read_magic(file)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-        shape, fortran, dtype = read(file)
+        one, two = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = (
+            one(file) if version == (1, 0) else two(file)
+        )  # 3.0 differs in the names of fields alone
     except Exception as error:  # NumPy's own reader lets whatever Python's parser raises pass
         raise ValueError(f"expected an .npy file: {one_line(error)}") from None
     if dtype.hasobject:

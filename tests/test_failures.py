@@ -1,6 +1,7 @@
 """The smallest case that fails, on disk and back, and what a damaged file is."""
 
 import json
+import tracemalloc
 import zipfile
 from io import BytesIO
 
@@ -16,7 +17,7 @@ from parity.cases import Case, grid
 from parity.cli import main
 from parity.diagnosis import computed
 from parity.errors import InputError
-from parity.files import Golden, array_of, load, packed, sealed
+from parity.files import Golden, array_of, arrays_in, load, packed, sealed
 from parity.findings import Tolerance
 from parity.judge import examine
 from parity.shrink import described, shrink
@@ -119,6 +120,25 @@ def test_what_is_no_file_of_cases(tmp_path):
     path.write_text("hello")
     with pytest.raises(InputError, match="no \\.npz archive"):
         load(str(path))
+
+
+def test_a_size_that_is_a_lie_is_not_inflated(tmp_path):
+    file = BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("cases.json.npy", b"\0" * (1 << 27))
+    data = bytearray(file.getvalue())
+    at = data.rfind(b"PK\1\2") + 24
+    for size, said in ((1000, "Bad CRC"), (1 << 27, "expected an .npy file")):
+        data[at : at + 4] = size.to_bytes(4, "little")
+        tracemalloc.start()
+        with pytest.raises((ValueError, zipfile.BadZipFile), match=said):
+            arrays_in(bytes(data))
+        assert (tracemalloc.get_traced_memory()[1] > 1 << 27) == (size == 1 << 27)
+        tracemalloc.stop()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("cases.json.npy", b"")
+    with pytest.raises(ValueError, match="stored or deflated"):
+        arrays_in(file.getvalue())
 
 
 def test_objects_and_bombs_are_not_read(tmp_path):
