@@ -385,12 +385,12 @@ class Weights:
         except Exception as error:  # whatever a damaged file makes of the readers
             reason = " ".join(str(error).split()) or type(error).__name__
             raise CandidateError(f"--candidate: {path}: expected weights: {reason[:200]}") from None
-        self.layout = told.get("layout") if isinstance(told, dict) else None
+        layout = str(told.get("layout")) if isinstance(told, dict) else ""
+        self.layout = layout if layout in layouts.LAYOUTS else None
 
     def ask(self, case: Case) -> Answer:
         try:
-            found = layouts.LAYOUTS.get(str(self.layout)) or layouts.recognised(case.layer, self.arrays)
-            layer: Any = layouts.unpacked(case.layer, found, self.arrays)
+            layer: Any = layouts.unpacked(case.layer, *layouts.recognised(case.layer, self.arrays, self.layout))
         except InputError as error:
             raise CandidateError(f"--candidate: {self.path}: {error}") from None
         with np.errstate(all="ignore"):

@@ -57,10 +57,12 @@ def test_there_and_back(case, layout):
     except UnsupportedError:
         assert (layout.name, layer.kind) in (("tflite", "gru"), ("torch", "gru"))
         return
-    back = layouts.unpacked(layer.replace(**{k: 0 * w for k, w in layer.weights.items()}), layout, arrays)
-    for name, array in layer.weights.items():
-        assert np.array_equal(back.weights[name], array)
-    assert layouts.recognised(layer, arrays).name == layout.name
+    blank = layer.replace(**{k: 0 * w for k, w in layer.weights.items()})
+    for prefix in ("", "rnn.", "model/lstm/"):
+        named = {prefix + name: array for name, array in arrays.items()}
+        assert layouts.recognised(layer, named)[0].name == layout.name
+        back = layouts.unpacked(blank, *layouts.recognised(layer, named))
+        assert all(np.array_equal(back.weights[name], array) for name, array in layer.weights.items())
 
 
 @pytest.mark.parametrize("layout", ["torch", "onnx", "tflite"])
@@ -135,7 +137,11 @@ def test_weights_in_every_layout_are_a_candidate(tmp_path, layout):
 def test_weights_that_do_not_fit(tmp_path):
     layer = SMALL[PORTED["lstm"]].layer
     path = tmp_path / "weights.npz"
+    torch = layouts.packed(layer, LAYOUTS["torch"])
+    two = {**torch, **{name.replace("l0", "l1"): array for name, array in torch.items()}}
     for arrays, said in (
+        (two, r"in torch bias_hh_l0 \(32,\).*; received .*weight_ih_l1 \(32, 4\)"),
+        ({"Wx": layer.Wx, "Wh": layer.Wh, "b": layer.b, "scale": layer.b[:1]}, r"received .*scale \(1,\)"),
         ({"Wx": layer.Wx}, "in a layout"),
         ({"Wx": layer.Wx, "Wh": layer.Wh, "b": layer.b[1:]}, "in a layout"),
         ({"Wx": layer.Wx, "Wh": layer.Wh, "b": layer.b.astype(int)}, "floating-point"),
