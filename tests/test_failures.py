@@ -81,6 +81,10 @@ def resealed(path, change):
     path.write_bytes(sealed(file))
 
 
+def added(index, arrays, name, array):
+    arrays[name], index["dtypes"][name] = array, array.dtype.name
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -90,6 +94,22 @@ def resealed(path, change):
         (lambda index, arrays: index["layers"][0].update(kind="lambda"), "no layer of the kind 'lambda'"),
         (lambda index, arrays: index["dtypes"].update({"0/x": "object"}), "expected a file of cases"),
         (lambda index, arrays: arrays.update({"layer0/Wx": np.zeros((3, 3))}), "expected a file of cases"),
+        (lambda index, arrays: arrays.update({"layer0/Wx": np.zeros((8, 3), "f")}), r"x: expected shape"),
+        (lambda index, arrays: arrays.update({"0/x": np.zeros((2, 3), "f")}), r"x: expected shape"),
+        (lambda index, arrays: arrays.update({"0/x": np.zeros((0, 3, 4), "f")}), r"received float32 \(0, 3, 4\)"),
+        (lambda index, arrays: added(index, arrays, "0/mask", np.zeros((2, 4), bool)), "mask: expected shape"),
+        (lambda index, arrays: added(index, arrays, "0/mask", np.ones((2, 3), "f")), "mask: expected booleans"),
+        (lambda index, arrays: added(index, arrays, "0/initial_state/0", np.ones((2, 3), "f")), "initial_state: exp"),
+        (lambda index, arrays: index["layers"][0].update(dtype="float64"), "settings or arrays are not those"),
+        (lambda index, arrays: index["cases"][0].update(layer=-1), "not in range"),
+        (lambda index, arrays: index["cases"][0].update(rows=["one"]), "1 rows named, of 2"),
+        (lambda index, arrays: index["cases"][0].update(calls=-1), "3 timesteps in -1 calls"),
+        (lambda index, arrays: index["cases"][0].update(calls=2), "3 timesteps in 2 calls"),
+        (lambda index, arrays: index["cases"][0].update(answers=10**9), "1000000000 answers to 1 calls"),
+        (lambda index, arrays: index["cases"][0].update(answers=1), "outputs are missing"),
+        (lambda index, arrays: index.update(cases=[]), "0 cases"),
+        (lambda index, arrays: index.update(provenance=None), "its provenance"),
+        (lambda index, arrays: index.update(provenance={"environment": 5}), "its provenance"),
     ],
 )
 def test_a_file_that_somebody_else_sealed(tmp_path, change, said):

@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from test_failures import resealed
 
 import parity
 from parity import cli
@@ -150,6 +152,29 @@ def test_a_candidate_of_masks_or_states_alone_is_asked_for_them(golden, name):
     ):
         assert check_file(right, path).verdict == "PASS"
         assert check_file(wrong, path).verdict == "FAIL"
+
+
+@pytest.mark.parametrize(
+    ("array", "spoil", "said"),
+    [
+        ("0/0/outputs/0", lambda y: y[:, :-1], r"outputs/0: expected \(4, 6\); received float32 \(4, 5\)"),
+        ("0/0/sequence", lambda y: y[0], "sequence: expected"),
+        ("0/0/outputs/0", lambda y: y.astype(int), "received int64"),
+    ],
+)
+def test_a_recorded_answer_of_another_shape(golden, tmp_path, array, spoil, said):
+    path = tmp_path / "golden.npz"
+    path.write_bytes(Path(golden("lstm")[1]).read_bytes())
+
+    def change(index, arrays):
+        arrays[array] = spoil(arrays[array])
+        index["dtypes"][array] = arrays[array].dtype.name
+
+    resealed(path, lambda index, arrays: None)
+    assert load(str(path)).answers
+    resealed(path, change)
+    with pytest.raises(InputError, match=said):
+        load(str(path))
 
 
 def test_the_files_own_inputs(golden):
