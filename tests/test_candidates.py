@@ -19,8 +19,10 @@ import pytest
 import parity
 from parity import c_port, matching, ports, programs
 from parity.arguments import as_candidate
+from parity.candidates import Answer
 from parity.cases import Case
 from parity.errors import CandidateError, MissingExtraError
+from parity.judge import wrong_structure
 from parity.layouts import LAYOUTS, pack
 from parity.matching import Slot
 
@@ -216,6 +218,40 @@ def test_shapes_that_tell(models):
     report = parity.check(str(folder / "turned.onnx"), open_length(model))
     assert report.verdict == "FAIL"
     assert [found.id for found in report.causes] == ["time-major"], str(report)
+
+
+@pytest.mark.parametrize("name", ["simple_rnn", "gru"])
+def test_onnx_y_as_it_is(models, name, tmp_path):
+    """A graph that puts out the node's own Y, (timesteps, directions, batch, units)."""
+    model, _ = models(name)
+    path = tmp_path / "raw.onnx"
+    for spoil, verdict in ((lambda layer: layer, "PASS"), (lambda layer: layer.replace(Wh=layer.Wh * 2), "FAIL")):
+        graph = onnx.load(onnx_of(model, path, spoil))
+        (node,) = (node for node in graph.graph.node if node.op_type in ("RNN", "GRU"))
+        node.output[0] = "y"
+        for other in [n for n in graph.graph.node if n is not node and n.output[0] != node.input[0]]:
+            graph.graph.node.remove(other)
+        del graph.graph.output[0].type.tensor_type.shape.dim[:]
+        onnx.save(graph, str(path))
+        report = parity.check(str(path), open_length(model))
+        assert report.verdict == verdict, str(report)
+        assert "was read as ONNX's Y" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("received", "said"),
+    [
+        ((7, 6), ", as one sequence without the batch axis has it"),
+        ((168,), ", which is as many numbers, flat: say their shape"),
+        ((7, 1, 4, 6), ", which is ONNX's Y, (timesteps, directions, batch, units)"),
+        ((4, 7, 1, 6), ", with an axis of 1 too many"),
+        ((4, 6), ""),
+    ],
+)
+def test_what_a_wrong_shape_looks_like(received, said):
+    case = Case("one", lstm(return_sequences=True), np.zeros((4, 7, 5), "f"))
+    found = wrong_structure(case, Answer((np.zeros(received, "f"),)))
+    assert found == f"expected shape (4, 7, 6); received shape {received}{said}"
 
 
 # --- programs that misbehave ---
