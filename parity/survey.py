@@ -10,7 +10,7 @@ import numpy as np
 
 from parity import report as reports
 from parity.adapters import keras as adapter
-from parity.candidates import Answer, Candidate, Outputs
+from parity.candidates import Answer, Candidate, Function, Outputs, parameters, scratch
 from parity.cases import Case, companions, probes, state_kept, two_calls
 from parity.diagnosis import Diagnosis, blind_spots, diagnose
 from parity.errors import CandidateError
@@ -36,13 +36,15 @@ CASE_BY_CASE = 4.0
 
 @dataclass
 class Survey:
-    """A candidate's questions and what became of them, over one or many cases."""
+    """A candidate's questions and what became of them, over one or many cases. no_keras: why Keras is not asked, and
+    the reference stands in for it."""
 
     candidate: Candidate
     tolerance: Tolerance
     seed: int
     strict: bool = False
     only_mistake: str | None = None
+    no_keras: str = ""
     kept: Cause | None = None
     skipped: dict[str, int] = field(default_factory=dict)
     refused: dict[str, list[str]] = field(default_factory=dict)
@@ -54,6 +56,10 @@ class Survey:
 
     def ask_or_error(self, case: Case) -> CaseReport:
         try:
+            if self.no_keras:
+                report = self.ask(Function(scratch, parameters(scratch)), case, thorough=False)
+                told = f"Keras was not asked: {self.no_keras}"
+                return replace(report, keras_worst=None, notes=(told, *report.notes))
             layer = adapter.to_keras(case.layer, batch_size=case.batch if case.layer.stateful else None)
             own = adapter.from_keras(layer)  # with the precision and the rules for masks of the backend in use
             own.reset_state()
@@ -193,8 +199,11 @@ class Survey:
         return found
 
     def report(self, results: Sequence[CaseReport], environment: Mapping[str, str] | None = None) -> Report:
-        keras = adapter.environment() if environment is None else environment
-        report = Report(tuple(results), tuple(self.not_asked()), {**reports.environment(), **keras}, strict=self.strict)
+        if environment is None:
+            environment = {} if self.no_keras else adapter.environment()
+        report = Report(
+            tuple(results), tuple(self.not_asked()), {**reports.environment(), **environment}, strict=self.strict
+        )
         if any(case.verdict == "FAIL" for case in results):
             with np.errstate(all="ignore"):  # a candidate may put out whatever it likes
                 return self.diagnosed(report)

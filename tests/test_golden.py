@@ -301,8 +301,8 @@ def test_without_keras_and_tensorflow(golden, tmp_path):
     reset_before.cell.b = reset_before.cell.b[::-1]
     np.savez(tmp_path / "wrong.npz", **{f"0/{n}": part for n, part in enumerate(reset_before(x))})
 
-    def check(*arguments):
-        command = [sys.executable, "-c", WITHOUT_KERAS, path, *map(str, arguments)]
+    def check(*arguments, file=path):
+        command = [sys.executable, "-c", WITHOUT_KERAS, str(file), *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     done = check("--outputs", tmp_path / "right.npz")
@@ -313,3 +313,12 @@ def test_without_keras_and_tensorflow(golden, tmp_path):
     done = check()
     assert done.returncode == 2
     assert "pip install 'keras-parity[tensorflow]'" in done.stderr
+    done = check("--outputs", tmp_path / "wrong.npz", "--save-failure", tmp_path / "case.npz")
+    (tmp_path / "port.py").write_text(
+        "def right(x, layer): return layer(x)\n"
+        "def wrong(x, layer): return layer.replace(**{**layer.weights, 'b': layer.b[::-1]})(x)\n"
+    )
+    for name, status in (("right", 0), ("wrong", 1)):
+        done = check("--candidate", f"{tmp_path / 'port.py'}:{name}", file=tmp_path / "case.npz")
+        assert (done.returncode, done.stderr) == (status, "")
+        assert "Keras was not asked: Keras and its backend tensorflow are needed: pip install" in done.stdout
