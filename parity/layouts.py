@@ -77,9 +77,9 @@ LAYOUTS = {
             "torch",
             "torch.nn.RNN, LSTM, GRU (batch_first=True)",
             ("weight_ih_l0", "weight_hh_l0", ("bias_ih_l0", "bias_hh_l0")),
-            "Both kernels transposed. GRU's gates go r z n: Keras's second block comes first. Always two biases, "
-            "which are added: Keras's one is bias_ih and bias_hh is zero; of GRU with reset_after they are Keras's "
-            "two. There is no GRU with reset_after=False.",
+            "Both kernels transposed. GRU's gates go r z n: Keras's second block comes first. Two biases, which are "
+            "added: Keras's one is bias_ih, and bias_hh holds zeros; of GRU with reset_after they are Keras's two. "
+            "With use_bias=False there are none, as of nn.GRU(bias=False). There is no GRU with reset_after=False.",
             first="time (batch with batch_first=True)",
             gates={"simple_rnn": "h", "lstm": "ifco", "gru": "rzh"},
             biases=2,

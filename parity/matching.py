@@ -76,7 +76,7 @@ def input_roles(slots: Sequence[Slot]) -> dict[str, str]:
             roles[only[0].name] = "x"
             rest.remove(only[0])
             break
-    masks = [slot for slot in rest if slot.dtype == bool]
+    masks = [slot for slot in rest if slot.dtype == bool and (slot.shape is None or len(slot.shape) == 2)]
     if len(masks) == 1 and "mask" not in roles.values():
         roles[masks[0].name] = "mask"
         rest.remove(masks[0])

@@ -149,7 +149,7 @@ class Program:
     {inputs}: x as .npy, (batch, timesteps, input_dim). {outputs}: the .npy that it writes, or an .npz of several arrays
     in the order of the layer's results. {mask}: (batch, timesteps), ones where a case has none. {initial_state}:
     (batch, units), with a leading axis of states where there are several, zeros where a case has none. {weights}: an
-    .npz of the layer's arrays by their names in rnn_scratch.
+    .npz of the layer's arrays by their names in rnn_scratch. Other braces stay as they are.
     """
 
     callable = True
@@ -162,13 +162,12 @@ class Program:
             raise CandidateError(f"--candidate: cmd:{command}: {error}") from None
         named = [name for word in self.words for name in PLACE.findall(word)]
         for name in named:
-            if name not in PLACES:
-                near = difflib.get_close_matches(name, PLACES, 1) or PLACES
-                raise CandidateError(f"--candidate: {{{name}}}: expected {' or '.join(f'{{{n}}}' for n in near)}")
+            if name not in PLACES and (near := difflib.get_close_matches(name, PLACES, 1)):
+                raise CandidateError(f"--candidate: {{{name}}}: expected {{{near[0]}}}")
         for name in ("inputs", "outputs"):
             if name not in named:
                 raise CandidateError(f"--candidate: expected cmd:PROGRAM {{inputs}} {{outputs}}; it has no {{{name}}}")
-        self.named = frozenset(named)
+        self.named = frozenset(named) & frozenset(PLACES)
         self.seconds = seconds
         self.takes = self.named & {"mask", "initial_state", "weights"}
 
@@ -178,7 +177,7 @@ class Program:
             paths["weights"] = str(Path(folder) / "weights.npz")
             write_question(case, {name: paths[name] for name in self.named - {"outputs"}})
             outputs, most = Outputs(paths["outputs"]), most_written(case)
-            process = Process([PLACE.sub(lambda found: paths[found[1]], word) for word in self.words])
+            process = Process([PLACE.sub(lambda found: paths.get(found[1], found[0]), word) for word in self.words])
             status = process.wait(self.seconds, lambda: outputs.size > most)
             if outputs.size > most:
                 raise process.complaint(f"wrote {outputs.size:,} bytes of outputs; expected at most {most:,}")

@@ -347,11 +347,20 @@ def test_a_readable_answer_that_is_wrong_is_a_fail(models, tmp_path, what):
         ("./rnn {outputs}", "it has no {inputs}"),
         ("./rnn {input} {outputs}", "{input}: expected {inputs}"),
         ("./rnn '{inputs} {outputs}", "No closing quotation"),
+        ("./rnn {inputs} {outputs} {weigths}", "{weigths}: expected {weights}"),
     ],
 )
 def test_a_command_that_makes_no_sense(command, said):
     with pytest.raises(CandidateError, match=said.replace("{", r"\{")):
         as_candidate(f"cmd:{command}")
+
+
+def test_other_braces_stay_as_they_are(models, tmp_path):
+    model, folder = models("simple_rnn")
+    program = program_of(model, folder).removeprefix("cmd:").replace("{inputs} {outputs}", "")
+    script = "A=" + program + '; "${A}" "$1" "$2"'
+    command = "cmd:sh -c " + shlex.quote(script) + " {x} {inputs} {outputs}"
+    assert parity.check(command, open_length(model)).verdict == "PASS"
 
 
 def test_a_program_that_is_not_there(models):
@@ -416,6 +425,7 @@ def test_inputs_by_name_and_by_shape(slots, roles):
     [
         [("a", (None, 7, 5), F), ("b", (None, 7, 5), F)],
         [("a", (None, 7, 5), F), ("b", (None, 6), F), ("c_", (None, 6), F)],
+        [("x", (None, 7, 5), F), ("training", (), B)],
         [],
     ],
 )
