@@ -135,6 +135,8 @@ def likeness(expected: tuple[int, ...], received: tuple[int, ...]) -> str:
         return ", which is as many numbers, flat: say their shape"
     if received == onnx_y(expected):
         return ", which is ONNX's Y, (timesteps, directions, batch, units)"
+    if len(expected) == 3 and received == (expected[0], 1, *expected[1:]):
+        return ", which is ONNX's Y where batch was taken for time: transpose the first two axes of x and of Y"
     if len(received) > len(expected) and [n for n in received if n > 1] == [n for n in expected if n > 1]:
         return ", with an axis of 1 too many"
     return ""

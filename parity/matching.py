@@ -37,8 +37,8 @@ class Slot:
 NAMES = {
     "x": r"x|inputs?|input_?1|inputs?_?0|x_?0|args_?0|keras_tensor(_\d+)?|input_layer(_\d+)?|serving_default_.*",
     "mask": r".*mask.*",
-    "h": r"h|h_?[0nt]|(initial_?)?h|hx|y_h|hn|state_?h|h_?state|(initial_?)?(hidden|hidden_?state)|hidden",
-    "c": r"c|c_?[0nt]|(initial_?)?c|cx|y_c|cn|state_?c|c_?state|(initial_?)?cell(_?state)?",
+    "h": r"h|h_?([0nt]|init)|(initial_?)?h|hx|y_h|hn|state_?h|h_?state|(initial_?)?(hidden|hidden_?state)|hidden",
+    "c": r"c|c_?([0nt]|init)|(initial_?)?c|cx|y_c|cn|state_?c|c_?state|(initial_?)?cell(_?state)?",
     "y": r"y|y_?[0]|outputs?|outputs?_?0|sequence|identity|statefulpartitionedcall",
     "state": r"(initial_?)?states?(_?\d+)?|states?_?(in|out|n)",
 }
@@ -144,7 +144,7 @@ def answer(case: Case, arrays: Mapping[str, Array]) -> Answer:
         array = arrays[found[n]]
         outputs.append(reshaped(array, expected[n]))
         if array.shape == onnx_y(expected[n]):
-            notes.append(f"its output {found[n]} {array.shape} was read as ONNX's Y, (timesteps, 1, batch, units)")
+            notes.append(f"its output {found[n]} was read as ONNX's Y, (timesteps, 1, batch, units)")
     left = [name for name in arrays if name not in [found[n] for n in range(len(outputs))]]
     notes += [f"not compared: the candidate's outputs {', '.join(left)}"] if left else []
     return Answer(tuple(outputs), partial=True, notes=tuple(notes))

@@ -244,6 +244,10 @@ def test_onnx_y_as_it_is(models, name, tmp_path):
         ((7, 6), ", as one sequence without the batch axis has it"),
         ((168,), ", which is as many numbers, flat: say their shape"),
         ((7, 1, 4, 6), ", which is ONNX's Y, (timesteps, directions, batch, units)"),
+        (
+            (4, 1, 7, 6),
+            ", which is ONNX's Y where batch was taken for time: transpose the first two axes of x and of Y",
+        ),
         ((4, 7, 1, 6), ", with an axis of 1 too many"),
         ((4, 6), ""),
     ],
@@ -413,6 +417,7 @@ F, B = np.dtype("float32"), np.dtype(bool)
             [("X", (None, 7, 5), F), ("initial_h", (1, None, 6), F), ("initial_c", (1, None, 6), F)],
             ["x", "state0", "state1"],
         ),
+        ([("X", (None, 7, 5), F), ("c_init", (1, None, 6), F), ("h_init", (1, None, 6), F)], ["x", "state1", "state0"]),
     ],
 )
 def test_inputs_by_name_and_by_shape(slots, roles):
