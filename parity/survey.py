@@ -74,34 +74,39 @@ class Survey:
     def ask(self, oracle: Candidate, case: Case, thorough: bool, questions: Sequence[Case] | None = None) -> CaseReport:
         """The case and what is asked beside it, those questions if they are given. An error of the case itself, or of
         its repetition, is raised."""
-        findings = self.twice(oracle, case)
-        padded = []
+        findings, padded = self.twice(oracle, case), []
         for question in self.beside(case, thorough) if questions is None else questions:
             name = question.id.removeprefix(case.id + " / ")
-            steps = self.candidate.fixed[1]
-            asked = self.fitted(question)
-            if steps not in (None, asked.timesteps // asked.calls):
-                self.refused.setdefault(f"the candidate was built for {steps} timesteps", []).append(name)
-                continue
-            try:
-                # what Keras answered to the padded question was never recorded
-                found = self.examine(oracle, asked, asked if oracle.callable else question)
-            except CandidateError as error:
-                self.refused.setdefault(str(error), []).append(name)
-                continue
-            if found[0].open:  # ours to ask, so nothing against the user's case
-                self.refused.setdefault(found[0].open, []).append(name)
-            else:
+            found = self.put(oracle, question, name)
+            if found is not None:
                 findings.append(found)
-                padded += [name] if asked is not question and not oracle.callable else []
+                padded += [name] if found[0].case.timesteps != question.timesteps and not oracle.callable else []
         result = summarize(case, findings, self.tolerance)
         if padded:
-            told = f"filled up to {steps} timesteps, where the reference stands in for Keras, not recorded that far"
-            result = replace(result, notes=(*result.notes, f"{', '.join(padded)}: {told}"))
+            told = "where the reference stands in for Keras, not recorded that far"
+            filled = f"{', '.join(padded)}: filled up to {self.candidate.fixed[1]} timesteps, {told}"
+            result = replace(result, notes=(*result.notes, filled))
         if result.verdict == "FAIL" and result.proved and case.layer.dtype == np.float32:
             result = replace(result, notes=(*result.notes, *self.compatible([found for found, _ in findings])))
         self.found += [(result, found) for found, _ in findings]
         return result
+
+    def put(self, oracle: Candidate, question: Case, name: str) -> tuple[Finding, Finding] | None:
+        """What a question beside the case showed; None where it cannot be put or answered, and why is kept. It is ours
+        to ask, so that is nothing against the user's case."""
+        steps, asked = self.candidate.fixed[1], self.fitted(question)
+        try:
+            if steps not in (None, asked.timesteps // asked.calls):
+                raise CandidateError(f"the candidate was built for {steps} timesteps")
+            # what Keras answers to the padded question is in no file
+            found = self.examine(oracle, asked, asked if oracle.callable else question)
+            if not found[0].open:
+                return found
+            reason = found[0].open
+        except CandidateError as error:
+            reason = str(error)
+        self.refused.setdefault(reason, []).append(name)
+        return None
 
     def fitted(self, question: Case) -> Case:
         """A probe filled up to the timesteps that the candidate was built for; any other question as it is."""
