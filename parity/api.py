@@ -144,7 +144,8 @@ def check_file(
 
     candidate: as for `check`; where Keras's outputs are recorded, outputs too: an array for the first case, or a dict
     of case number to array or tuple; None for the Keras installed here, or, where they are not, for rnn_scratch. What
-    was recorded takes Keras's place: neither Keras nor TensorFlow is needed then.
+    was recorded takes Keras's place: neither Keras nor TensorFlow is needed then. What was saved from a failure is put
+    to the Keras installed here, or, where there is none, judged without it, which a note says.
     """
     check_mistake(only_mistake)
     golden = files.load(path)
@@ -160,10 +161,17 @@ def check_file(
 
 def file_report(asked: Candidate, golden: files.Golden, survey: Survey) -> Report:
     if not golden.answers:
-        return check_cases(asked, golden.cases, survey)
+        return check_cases(asked, golden.cases, replace(survey, no_keras=adapter.missing()))
     first, *others = golden.cases
     for name in needs(first) - asked.takes:
         raise CandidateError(f"candidate: the file's first case has {name}; expected a candidate that takes it")
+    steps = asked.fixed[1]
+    if steps not in (None, first.timesteps):
+        shape = ",".join(map(str, (steps, *first.x.shape[2:])))
+        raise CandidateError(
+            f"candidate: it was built for {steps} timesteps; the file's first case has {first.timesteps}: record one "
+            f"with --input-shape {shape}"
+        )
     questions = []
     for case in others:
         lacking = needs(case) - asked.takes

@@ -33,6 +33,10 @@ def as_candidate(value: Any, seconds: float | None = None) -> Candidate:
     if hasattr(value, "ask") and hasattr(value, "converse"):
         made: Candidate = value
         return made
+    if isinstance(value, type):
+        raise CandidateError(
+            f"candidate: expected a function or an object; {value.__name__} is a class: make one of it"
+        )
     if torch.is_module(value):
         return torch.Module(value)
     if not callable(value):
@@ -52,11 +56,13 @@ def load(spec: str) -> Any:
         raise
     except (Exception, SystemExit) as error:
         raise CandidateError(f"--candidate: importing {place} raised {one_line(error)}") from error
-    if not hasattr(module, name):
+    found: Any = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if found is None:
         near = difflib.get_close_matches(name, [n for n, v in vars(module).items() if isinstance(v, FunctionType)])
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise CandidateError(f"--candidate: {place} has no {name!r}{hint}")
-    found = getattr(module, name)
     if not callable(found):
         raise CandidateError(f"--candidate: expected a function; {spec} is a {type(found).__name__}")
     return found

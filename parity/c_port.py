@@ -66,6 +66,8 @@ class Source:
     def array(self, name: str, array: Array, comment: str) -> str:
         name = name.strip(".")
         own = f"{self.name}_{re.sub(r'[^0-9A-Za-z_]', '_', name)}"
+        while any(f" {own}[" in known for known in self.arrays):  # of layers called a.b and a_b
+            own += "_"
         dims = "".join(f"[{n}]" for n in array.shape)
         self.arrays.append(f"/* {plain(name)}: {comment} */\nstatic const float {own}{dims} = {literal(array)};\n")
         return own

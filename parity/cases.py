@@ -491,14 +491,15 @@ def companions(case: Case, takes: frozenset[str], seed: int) -> Iterator[Case]:
             other = randomized(layer, rng)
             yield replace(drawn("other weights", 3, 4), layer=other)
         return
-    if "initial_state" in takes:
+    state = ", an initial state" if "initial_state" in takes else ""
+    if state:
         yield drawn("an initial state", 3, 4, state=True)
     if "mask" in takes:
         for kind in ("leading", "mixed", "trailing"):
-            yield drawn(f"a {kind} mask", 3, 5, make_mask(rng, kind, 3, 5), state="initial_state" in takes)
+            yield drawn(f"a {kind} mask{state}", 3, 5, make_mask(rng, kind, 3, 5), state=bool(state))
         mask = make_mask(rng, "mixed", 3, 5)
         mask[1] = False
-        hidden = drawn("a row all masked, NaN at masked steps", 3, 5, mask, state="initial_state" in takes)
+        hidden = drawn(f"a row all masked, NaN at masked steps{state}", 3, 5, mask, state=bool(state))
         hidden.x[~mask] = np.nan
         yield hidden
 

@@ -224,14 +224,17 @@ def load(path: str) -> Golden:
         if index.get("schema") != SCHEMA:
             raise ValueError(f"schema {index.get('schema')!r}; this version reads schema {SCHEMA}")
         typed = {name: arrays[name].view(named_dtype(dtype)) for name, dtype in index["dtypes"].items()}
-        layers = [rebuild(layer, below(f"layer{n}/", typed)) for n, layer in enumerate(index["layers"])]
+        layers = [rebuilt(layer, below(f"layer{n}/", typed)) for n, layer in enumerate(index["layers"])]
         cases, answers = [], {}
         for n, described in enumerate(index["cases"]):
-            own = below(f"{n}/", typed)
-            cases.append(case_of(described, layers[described["layer"]], own))
+            own, layer = below(f"{n}/", typed), layers[range(len(layers)).index(described["layer"])]
+            cases.append(checked_case(case_of(described, layer, own)))
             if described["answers"]:
-                answers[cases[-1].id] = tuple(answer_of(below(f"{k}/", own)) for k in range(described["answers"]))
-        return Golden(tuple(cases), answers, index["provenance"])
+                answers[cases[-1].id] = answers_of(cases[-1], described["answers"], own)
+        ids = {case.id for case in cases}
+        if not 0 < len(ids) == len(cases) or len(answers) not in (0, len(cases)):
+            raise ValueError(f"{len(cases)} cases, {len(ids)} ids, answers to {len(answers)}")
+        return Golden(tuple(cases), answers, checked_provenance(index["provenance"]))
     except ParityError:
         raise
     except OSError as error:
@@ -267,7 +270,15 @@ def arrays_in(data: bytes, most: int = LARGEST) -> Arrays:
     with zipfile.ZipFile(BytesIO(data)) as archive:
         if sum(info.file_size for info in archive.infolist()) > most:
             raise ValueError(f"it declares more than {most >> 20} MiB")
-        return {info.filename.removesuffix(".npy"): array_of(archive.read(info)) for info in archive.infolist()}
+        return {info.filename.removesuffix(".npy"): array_of(member(archive, info)) for info in archive.infolist()}
+
+
+def member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """One file of an archive. No more is inflated than it declares, which other methods than zlib's cannot promise."""
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{info.filename}: expected it stored or deflated, as NumPy writes it")
+    with archive.open(info) as file:
+        return file.read(info.file_size)
 
 
 def array_of(data: bytes) -> Array:
@@ -276,8 +287,10 @@ def array_of(data: bytes) -> Array:
     file = BytesIO(data)
     try:
         version = np.lib.format.read_magic(file)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-        shape, fortran, dtype = read(file)
+        one, two = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = (
+            one(file) if version == (1, 0) else two(file)
+        )  # 3.0 differs in the names of fields alone
     except Exception as error:  # NumPy's own reader lets whatever Python's parser raises pass
         raise ValueError(f"expected an .npy file: {one_line(error)}") from None
     if dtype.hasobject:
@@ -300,10 +313,75 @@ def numbered(name: str, arrays: Mapping[str, Array]) -> tuple[Array, ...]:
 
 def case_of(described: Mapping[str, Any], layer: Layer, own: Mapping[str, Array]) -> Case:
     states = numbered("initial_state", own)
-    calls, rows = int(described["calls"]), tuple(described["rows"])
+    calls, rows = described["calls"], tuple(map(str, described["rows"]))
     return Case(str(described["id"]), layer, own["x"], own.get("mask"), states or None, calls, rows)
 
 
 def answer_of(own: Mapping[str, Array]) -> Answer:
     outputs = numbered("outputs", own)
     return Answer(outputs, own.get("sequence"), below("layers/", own), below("sequences/", own))
+
+
+# --- what a file says, held against itself: a digest is easily made ---
+
+
+def rebuilt(described: Mapping[str, Any], arrays: Arrays) -> Layer:
+    layer = rebuild(described, arrays)
+    if json.loads(json.dumps(describe(layer))) != described or layer.weights.keys() != arrays.keys():
+        raise ValueError(f"{described['name']}: its settings or arrays are not those of such a layer")
+    return layer
+
+
+def checked_case(case: Case) -> Case:
+    """ValueError for what the case's layer cannot compute."""
+    x, layer = case.x, case.layer
+    if 0 in x.shape or x.dtype != layer.as_inputs(x).dtype:
+        raise ValueError(f"{case.id}: x: expected numbers that {layer.name} takes; received {x.dtype} {x.shape}")
+    layer.check_inputs(x)
+    if case.mask is not None and case.mask.dtype != layer.check_mask(case.mask, x.shape[:2]).dtype:
+        raise ValueError(f"{case.id}: mask: expected booleans; received {case.mask.dtype}")
+    layer.initial_states(case.batch, case.initial_state)
+    if not isinstance(case.calls, int) or case.calls not in range(1, case.timesteps + 1) or case.timesteps % case.calls:
+        raise ValueError(f"{case.id}: {case.timesteps} timesteps in {case.calls} calls")
+    if len(case.rows) not in (0, case.batch):
+        raise ValueError(f"{case.id}: {len(case.rows)} rows named, of {case.batch}")
+    small = case.rows_at(np.arange(1)).first(1)
+    with np.errstate(all="ignore"):
+        layer(small.x, mask=small.mask, initial_state=small.initial_state)  # what only computing shows
+    layer.reset_state()
+    return case
+
+
+def answers_of(case: Case, number: Any, own: Arrays) -> tuple[Answer, ...]:
+    """Keras's answers, one for each call. ValueError for others than the case's layer gives."""
+    if number != case.calls:
+        raise ValueError(f"{case.id}: {number} answers to {case.calls} calls")
+    return tuple(checked_answer(case.call(n), answer_of(below(f"{n}/", own))) for n in range(case.calls))
+
+
+def checked_answer(case: Case, answer: Answer) -> Answer:
+    expected = dict(shapes_of(case))
+    for name, array in answered(answer).items():
+        if array.shape != expected.get(name) or (array.dtype.kind != "f" and array.dtype.name != "bfloat16"):
+            raise ValueError(f"{case.id}: {name}: expected {expected.get(name)}; received {array.dtype} {array.shape}")
+    if len(answer.outputs or ()) != len(case.layer.output_shapes(case.x.shape)):
+        raise ValueError(f"{case.id}: outputs are missing")
+    return answer
+
+
+def shapes_of(case: Case) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The names that arrays of an answer may have, and their shapes."""
+    layer, shape = case.layer, case.x.shape
+    yield from ((f"outputs/{n}", found) for n, found in enumerate(layer.output_shapes(shape)))
+    yield "sequence", layer.with_sequences().output_shapes(shape)[0]
+    for name, part in layer.parts.items():
+        yield f"sequences/{name}", part.with_sequences().output_shapes(shape)[0]
+        yield f"layers/{name}", part.output_shapes(shape)[0]
+        shape = part.output_shapes(shape)[0] if isinstance(layer, Sequential) else shape
+
+
+def checked_provenance(found: Any) -> Mapping[str, Any]:
+    environment = found.get("environment", {}) if isinstance(found, dict) else None
+    if not isinstance(environment, dict):
+        raise ValueError("its provenance: expected what recorded it, by name")
+    return found  # type: ignore[no-any-return]

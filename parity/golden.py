@@ -69,6 +69,8 @@ def recordable(case: Case, groups: Sequence[str], seed: int) -> Iterator[Case]:
     everything = frozenset({"mask", "initial_state"})
     if "companions" in groups:
         yield from companions(case, everything, seed)
+        masks = companions(case, frozenset({"mask"}), seed)  # from zeros, for candidates that take no state
+        yield from (question for question in masks if question.mask is not None)
         if case.layer.stateful:
             yield two_calls(case, seed)
     if "probes" in groups:

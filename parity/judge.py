@@ -10,6 +10,7 @@ from its own states (`stepped`), and the spread of perturbed references (`prefix
 """
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +22,7 @@ from parity.candidates import Answer, Candidate, walk
 from parity.cases import Case, generator
 from parity.errors import CandidateError
 from parity.findings import Finding, Tally, Tolerance, largest
+from parity.matching import onnx_y
 from parity.rounding import ARITHMETIC, Arithmetic, Ball, Run, Shaken, on_balls
 from rnn_scratch import Bidirectional, Sequential
 from rnn_scratch.layers import Layer, Recurrent
@@ -113,7 +115,8 @@ def wrong_structure(case: Case, answer: Answer) -> str | None:
     expected = list(case.layer.output_shapes(case.x.shape))
     received = [output.shape for output in answer.outputs]
     if received != expected and not (answer.partial and received == expected[: len(received)]):
-        return f"expected {_shapes(expected)}; received {_shapes(received)}"
+        told = likeness(expected[0], received[0]) if received else ""
+        return f"expected {_shapes(expected)}; received {_shapes(received)}{told}"
     if isinstance(case.layer, Sequential):
         shape: tuple[int, ...] = case.x.shape
         for name, layer in case.layer.parts.items():
@@ -122,6 +125,21 @@ def wrong_structure(case: Case, answer: Answer) -> str | None:
             if seen is not None and seen.shape != shape:
                 return f"layer {name}: expected shape {shape}; received {seen.shape}"
     return None
+
+
+def likeness(expected: tuple[int, ...], received: tuple[int, ...]) -> str:
+    """What another shape looks like, where that is plain."""
+    if received == expected[1:]:
+        return ", as one sequence without the batch axis has it"
+    if received == (math.prod(expected),):
+        return ", which is as many numbers, flat: say their shape"
+    if received == onnx_y(expected):
+        return ", which is ONNX's Y, (timesteps, directions, batch, units)"
+    if len(expected) == 3 and received == (expected[0], 1, *expected[1:]):
+        return ", which is ONNX's Y where batch was taken for time: transpose the first two axes of x and of Y"
+    if len(received) > len(expected) and [n for n in received if n > 1] == [n for n in expected if n > 1]:
+        return ", with an axis of 1 too many"
+    return ""
 
 
 def _shapes(shapes: Sequence[tuple[int, ...]]) -> str:

@@ -5,7 +5,9 @@ biases there are. Gates are named by Keras's letters: i f c o of LSTM (others sa
 for h). `docs/porting.md` is made from this table: `python -m parity.layouts > docs/porting.md`.
 """
 
-from collections.abc import Iterator, Mapping
+import contextlib
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,9 +77,9 @@ LAYOUTS = {
             "torch",
             "torch.nn.RNN, LSTM, GRU (batch_first=True)",
             ("weight_ih_l0", "weight_hh_l0", ("bias_ih_l0", "bias_hh_l0")),
-            "Both kernels transposed. GRU's gates go r z n: Keras's second block comes first. Always two biases, "
-            "which are added: Keras's one is bias_ih and bias_hh is zero; of GRU with reset_after they are Keras's "
-            "two. There is no GRU with reset_after=False.",
+            "Both kernels transposed. GRU's gates go r z n: Keras's second block comes first. Two biases, which are "
+            "added: Keras's one is bias_ih, and bias_hh holds zeros; of GRU with reset_after they are Keras's two. "
+            "With use_bias=False there are none, as of nn.GRU(bias=False). There is no GRU with reset_after=False.",
             first="time (batch with batch_first=True)",
             gates={"simple_rnn": "h", "lstm": "ifco", "gru": "rzh"},
             biases=2,
@@ -299,22 +301,33 @@ def flat(layer: Layer, layout: Layout, arrays: Mapping[str, Array]) -> Arrays:
     return found
 
 
-def recognised(layer: Layer, arrays: Mapping[str, Array]) -> Layout:
-    """The layout whose names and shapes those arrays have, for that layer. InputError where none or several fit."""
-    fitting = []
-    for layout in LAYOUTS.values():
-        try:
-            expected = packed(layer, layout)
-        except UnsupportedError:
-            continue
-        if all(name in arrays and arrays[name].shape == array.shape for name, array in expected.items()):
-            fitting.append(layout)
-    if len(fitting) != 1:
-        names = ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) or "no arrays"
-        raise InputError(
-            f"expected the weights of {layer.name} in a layout ({', '.join(LAYOUTS)}); received {names[:300]}"
-        )
-    return fitting[0]
+def recognised(layer: Layer, arrays: Mapping[str, Array], name: str | None = None) -> tuple[Layout, Arrays]:
+    """The layout, of all or of that name, whose names and shapes those arrays have for that layer, none left over; and
+    the arrays by its names. What all names begin with, as `rnn.` or `lstm/`, may be any. InputError where none fits."""
+    known = {} if name is None else {name: packed(layer, LAYOUTS[name])}
+    for layout in LAYOUTS.values() if name is None else ():
+        with contextlib.suppress(UnsupportedError):
+            known[layout.name] = packed(layer, layout)
+    bare = {key.removeprefix(shared(arrays)): array for key, array in arrays.items()}
+    for found, expected in known.items():
+        if listed(bare) == listed({key.removeprefix(shared(expected)): a for key, a in expected.items()}):
+            return LAYOUTS[found], {shared(expected) + key: array for key, array in bare.items()}
+    nearest = max(known, key=lambda found: len(known[found].keys() & bare.keys()))
+    raise InputError(
+        f"expected the weights of {layer.name} in a layout ({', '.join(known)}), in {nearest} "
+        f"{', '.join(listed(known[nearest]))[:300]}; received {', '.join(listed(arrays))[:300] or 'none'}"
+    )
+
+
+def shared(names: Collection[str]) -> str:
+    """What all of them begin with, up to a dot or a slash."""
+    first, last = min(names, default=""), max(names, default="")  # between them lie all the others
+    same = next((n for n, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))
+    return "".join(re.findall(r"[^./]*[./]", first[:same]))
+
+
+def listed(arrays: Mapping[str, Array]) -> list[str]:
+    return sorted(f"{name} {array.shape}" for name, array in arrays.items())
 
 
 # --- the page ---

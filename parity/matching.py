@@ -37,8 +37,8 @@ class Slot:
 NAMES = {
     "x": r"x|inputs?|input_?1|inputs?_?0|x_?0|args_?0|keras_tensor(_\d+)?|input_layer(_\d+)?|serving_default_.*",
     "mask": r".*mask.*",
-    "h": r"h|h_?[0nt]|(initial_?)?h|hx|y_h|hn|state_?h|h_?state|(initial_?)?(hidden|hidden_?state)|hidden",
-    "c": r"c|c_?[0nt]|(initial_?)?c|cx|y_c|cn|state_?c|c_?state|(initial_?)?cell(_?state)?",
+    "h": r"h|h_?([0nt]|init)|(initial_?)?h|hx|y_h|hn|state_?h|h_?state|(initial_?)?(hidden|hidden_?state)|hidden",
+    "c": r"c|c_?([0nt]|init)|(initial_?)?c|cx|y_c|cn|state_?c|c_?state|(initial_?)?cell(_?state)?",
     "y": r"y|y_?[0]|outputs?|outputs?_?0|sequence|identity|statefulpartitionedcall",
     "state": r"(initial_?)?states?(_?\d+)?|states?_?(in|out|n)",
 }
@@ -76,7 +76,7 @@ def input_roles(slots: Sequence[Slot]) -> dict[str, str]:
             roles[only[0].name] = "x"
             rest.remove(only[0])
             break
-    masks = [slot for slot in rest if slot.dtype == bool]
+    masks = [slot for slot in rest if slot.dtype == bool and (slot.shape is None or len(slot.shape) == 2)]
     if len(masks) == 1 and "mask" not in roles.values():
         roles[masks[0].name] = "mask"
         rest.remove(masks[0])
@@ -137,14 +137,17 @@ def answer(case: Case, arrays: Mapping[str, Array]) -> Answer:
             f"candidate: which of its outputs is which is unclear: expected {', '.join(map(str, expected))}; "
             f"received {received}"
         )
-    outputs = []
+    outputs, notes = [], []
     for n in range(len(expected)):
         if n not in found:
             break
-        outputs.append(reshaped(arrays[found[n]], expected[n]))
+        array = arrays[found[n]]
+        outputs.append(reshaped(array, expected[n]))
+        if array.shape == onnx_y(expected[n]):
+            notes.append(f"its output {found[n]} was read as ONNX's Y, (timesteps, 1, batch, units)")
     left = [name for name in arrays if name not in [found[n] for n in range(len(outputs))]]
-    notes = (f"not compared: the candidate's outputs {', '.join(left)}",) if left else ()
-    return Answer(tuple(outputs), partial=True, notes=notes)
+    notes += [f"not compared: the candidate's outputs {', '.join(left)}"] if left else []
+    return Answer(tuple(outputs), partial=True, notes=tuple(notes))
 
 
 def result_names(case: Case) -> list[tuple[str, ...]]:
@@ -156,8 +159,15 @@ def result_names(case: Case) -> list[tuple[str, ...]]:
 
 
 def reshaped(array: Array, expected: tuple[int, ...]) -> Array:
-    """Without the leading axis that ONNX gives a state: one direction."""
+    """Without the leading axis that ONNX gives a state, one direction; its Y as batch, timesteps, units."""
+    if array.shape == onnx_y(expected):
+        return array[:, 0].swapaxes(0, 1)
     return array[0] if array.shape == (1, *expected) else array
+
+
+def onnx_y(shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The shape that ONNX's Y has of a sequence (batch, timesteps, units) in one direction."""
+    return (shape[1], 1, shape[0], shape[2]) if len(shape) == 3 else None
 
 
 def assigned(
@@ -189,4 +199,4 @@ def assigned(
 
 
 def fits(array: Array, shape: tuple[int, ...]) -> bool:
-    return array.shape in (shape, (1, *shape))
+    return array.shape in (shape, (1, *shape), onnx_y(shape))

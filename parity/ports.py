@@ -310,7 +310,7 @@ def manifest(layer: Layer, to: str, layout: Layout, versions: Mapping[str, str])
         found: dict[str, Any] = {"layer": entry.path or layer.name, "kind": part.kind}
         if isinstance(part, Recurrent):
             found["equation"] = layouts.EQUATIONS[part.kind]
-            found["settings"] = {**part.cell.settings, **part.settings}
+            found["settings"] = {**part.cell.settings, "use_bias": part.cell.use_bias, **part.settings}
             found["gates"] = list(layouts.called(layout, part.kind))
         found["arrays"] = [
             {"name": name, "shape": list(array.shape), "dtype": array.dtype.name, **origin(name, part, layout)}
@@ -326,7 +326,7 @@ def manifest(layer: Layer, to: str, layout: Layout, versions: Mapping[str, str])
 def origin(name: str, part: Layer, layout: Layout) -> dict[str, Any]:
     """From which Keras weight an array comes, and whether transposed."""
     own = name.rpartition(".")[2]
-    Wx, Wh, _ = layout.names
+    Wx, Wh, biases = layout.names
     if isinstance(part, Embedding):
         return {"from": "embeddings", "transposed": False}
     if isinstance(part, Dense):
@@ -336,7 +336,10 @@ def origin(name: str, part: Layer, layout: Layout) -> dict[str, Any]:
         }
     starts = {Wx.partition("{")[0]: "kernel", Wh.partition("{")[0]: "recurrent_kernel"}
     source = next((keras for start, keras in starts.items() if own.startswith(start)), "bias")
-    return {"from": source, "transposed": source != "bias" and not layout.columns}
+    if source == "bias" and layout.biases and isinstance(part, Recurrent):
+        both = ("bias[0]", "bias[1]") if part.cell.b.ndim == 2 else ("bias", "zeros")
+        source = " then ".join(both) if layout.joined else both[int(own.startswith(biases[1]))]
+    return {"from": source, "transposed": "kernel" in source and not layout.columns}
 
 
 @dataclass(frozen=True)
@@ -385,12 +388,12 @@ class Weights:
         except Exception as error:  # whatever a damaged file makes of the readers
             reason = " ".join(str(error).split()) or type(error).__name__
             raise CandidateError(f"--candidate: {path}: expected weights: {reason[:200]}") from None
-        self.layout = told.get("layout") if isinstance(told, dict) else None
+        layout = str(told.get("layout")) if isinstance(told, dict) else ""
+        self.layout = layout if layout in layouts.LAYOUTS else None
 
     def ask(self, case: Case) -> Answer:
         try:
-            found = layouts.LAYOUTS.get(str(self.layout)) or layouts.recognised(case.layer, self.arrays)
-            layer: Any = layouts.unpacked(case.layer, found, self.arrays)
+            layer: Any = layouts.unpacked(case.layer, *layouts.recognised(case.layer, self.arrays, self.layout))
         except InputError as error:
             raise CandidateError(f"--candidate: {self.path}: {error}") from None
         with np.errstate(all="ignore"):

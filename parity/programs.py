@@ -10,6 +10,7 @@ import select
 import shlex
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -43,6 +44,9 @@ MOST_WRITTEN = 1 << 26
 
 TAIL_LINES, TAIL_CHARACTERS = 3, 300
 
+READ_SECONDS = 0.05
+"""How often a process is looked after."""
+
 
 class Process:
     """A child process with its streams read as they come, in a session of its own so that its children end with it."""
@@ -60,7 +64,7 @@ class Process:
             )
         except OSError as error:
             raise CandidateError(f"candidate: {command[0]}: cannot be run: {error.strerror}") from None
-        self.flooded = False
+        self.flooded = self.over = False
         self.tail = deque[bytes](maxlen=64)
         self.readers = [threading.Thread(target=self.drain, args=(self.child.stderr,), daemon=True)]
         if not talks:
@@ -70,25 +74,36 @@ class Process:
 
     def drain(self, stream: IO[bytes], kept: bool = True) -> None:
         total = 0
-        while piece := os.read(stream.fileno(), 1 << 16):
-            total += len(piece)
-            if kept:
-                self.tail.append(piece[-4096:])
-            if total > MOST_PRINTED:
-                self.flooded = True
-                self.kill()
-                return
+        with stream:
+            while piece := self.read(stream):
+                total += len(piece)
+                if kept:
+                    self.tail.append(piece[-4096:])
+                if total > MOST_PRINTED:
+                    self.flooded = True
+                    self.kill()
+                    return
+
+    def read(self, stream: IO[bytes]) -> bytes:
+        """What comes next; nothing where it is over: a daemon may keep the stream open for as long as it lives."""
+        while not select.select([stream], [], [], READ_SECONDS)[0]:
+            if self.over:
+                return b""
+        return os.read(stream.fileno(), 1 << 16)
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.child.pid, signal.SIGKILL)
 
-    def wait(self, seconds: float) -> int | None:
-        """The exit status; None, and the process ended, where the time is over."""
+    def wait(self, seconds: float, enough: Callable[[], bool] = lambda: False) -> int | None:
+        """The exit status; None, and the process ended, where the time is over or `enough` says so."""
+        deadline = time.monotonic() + seconds
         try:
-            return self.child.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return None
+            while True:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return self.child.wait(max(0.0, min(READ_SECONDS, deadline - time.monotonic())))
+                if enough() or time.monotonic() >= deadline:
+                    return None
         finally:
             self.close()
 
@@ -96,9 +111,10 @@ class Process:
         """End it, and whatever it may have started."""
         self.kill()
         self.child.wait()
+        self.over = True
         for reader in self.readers:
             reader.join(1)
-        for stream in (self.child.stdin, self.child.stdout, self.child.stderr):
+        for stream in (self.child.stdin, self.child.stdout if self.child.stdin else None):  # the rest are the readers'
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
@@ -133,7 +149,7 @@ class Program:
     {inputs}: x as .npy, (batch, timesteps, input_dim). {outputs}: the .npy that it writes, or an .npz of several arrays
     in the order of the layer's results. {mask}: (batch, timesteps), ones where a case has none. {initial_state}:
     (batch, units), with a leading axis of states where there are several, zeros where a case has none. {weights}: an
-    .npz of the layer's arrays by their names in rnn_scratch.
+    .npz of the layer's arrays by their names in rnn_scratch. Other braces stay as they are.
     """
 
     callable = True
@@ -146,13 +162,12 @@ class Program:
             raise CandidateError(f"--candidate: cmd:{command}: {error}") from None
         named = [name for word in self.words for name in PLACE.findall(word)]
         for name in named:
-            if name not in PLACES:
-                near = difflib.get_close_matches(name, PLACES, 1) or PLACES
-                raise CandidateError(f"--candidate: {{{name}}}: expected {' or '.join(f'{{{n}}}' for n in near)}")
+            if name not in PLACES and (near := difflib.get_close_matches(name, PLACES, 1)):
+                raise CandidateError(f"--candidate: {{{name}}}: expected {{{near[0]}}}")
         for name in ("inputs", "outputs"):
             if name not in named:
                 raise CandidateError(f"--candidate: expected cmd:PROGRAM {{inputs}} {{outputs}}; it has no {{{name}}}")
-        self.named = frozenset(named)
+        self.named = frozenset(named) & frozenset(PLACES)
         self.seconds = seconds
         self.takes = self.named & {"mask", "initial_state", "weights"}
 
@@ -161,15 +176,23 @@ class Program:
             paths = {name: str(Path(folder) / f"{name}.npy") for name in PLACES}
             paths["weights"] = str(Path(folder) / "weights.npz")
             write_question(case, {name: paths[name] for name in self.named - {"outputs"}})
-            process = Process([PLACE.sub(lambda found: paths[found[1]], word) for word in self.words])
-            status = process.wait(self.seconds)
+            outputs, most = Outputs(paths["outputs"]), most_written(case)
+            process = Process([PLACE.sub(lambda found: paths.get(found[1], found[0]), word) for word in self.words])
+            status = process.wait(self.seconds, lambda: outputs.size > most)
+            if outputs.size > most:
+                raise process.complaint(f"wrote {outputs.size:,} bytes of outputs; expected at most {most:,}")
             if process.flooded:
                 raise process.complaint(f"wrote more than {MOST_PRINTED >> 20} MiB to its output")
             if status is None:
                 raise process.complaint(f"had no answer after {self.seconds:g} s")
             if status != 0:
                 raise process.complaint(ended(status))
-            return read_answer(case, paths["outputs"], process)
+            try:
+                return Answer(tuple(map(as_output, outputs.arrays(most))), partial=True)
+            except CandidateError:
+                raise
+            except Exception as error:  # whatever a file of any kind makes of the readers
+                raise process.complaint(f"{{outputs}}: {' '.join(str(error).split())[:200]}") from None
 
     def converse(self, case: Case) -> list[Answer]:
         raise CandidateError("candidate: a program that is run anew for each call keeps no state")
@@ -187,20 +210,38 @@ def write_question(case: Case, paths: dict[str, str]) -> None:
             np.save(path, given["x" if name == "inputs" else name])
 
 
-def read_answer(case: Case, path: str, process: Process) -> Answer:
+def most_written(case: Case) -> int:
     shapes = case.layer.output_shapes(case.x.shape)
-    most = MOST_WRITTEN + 4 * 8 * sum(int(np.prod(shape)) for shape in shapes)
-    file = next((Path(name) for name in (path, f"{path}.npz") if os.path.exists(name)), None)  # np.savez adds its own
-    if file is None:
-        raise process.complaint("wrote no {outputs}")
-    if file.stat().st_size > most:
-        raise process.complaint(f"wrote {file.stat().st_size:,} bytes of outputs; expected at most {most:,}")
-    data = file.read_bytes()
-    try:
-        arrays = list(arrays_in(data, most).values()) if data.startswith(b"PK") else [array_of(data)]
-    except Exception as error:
-        raise process.complaint(f"{{outputs}}: expected an .npy file: {' '.join(str(error).split())[:200]}") from None
-    return Answer(tuple(map(as_output, arrays)), partial=True)
+    return MOST_WRITTEN + 4 * 8 * sum(int(np.prod(shape)) for shape in shapes)
+
+
+class Outputs:
+    """What a program writes, whatever that is."""
+
+    def __init__(self, path: str) -> None:
+        self.paths = path, f"{path}.npz"  # np.savez adds its own
+
+    @property
+    def path(self) -> str | None:
+        return next((path for path in self.paths if os.path.lexists(path)), None)
+
+    @property
+    def size(self) -> int:
+        """Of a file, 0 of anything else."""
+        with contextlib.suppress(OSError):
+            found = os.lstat(self.path or "")
+            return found.st_size if stat.S_ISREG(found.st_mode) else 0
+        return 0
+
+    def arrays(self, most: int) -> list[Array]:
+        """ValueError for what is no regular file, which may never end, and for what is no array."""
+        if self.path is None:
+            raise ValueError("expected an .npy file; it wrote none")
+        if not stat.S_ISREG(os.lstat(self.path).st_mode):
+            raise ValueError("expected a regular file; it is a folder, a link, a pipe or a device")
+        with open(self.path, "rb") as file:
+            data = file.read(most + 1)
+        return list(arrays_in(data, most).values()) if data.startswith(b"PK") else [array_of(data)]
 
 
 # --- graphs ---

@@ -11,7 +11,7 @@ import numpy as np
 
 from parity import report as reports
 from parity.adapters import keras as adapter
-from parity.candidates import Answer, Candidate, Outputs
+from parity.candidates import Answer, Candidate, Function, Outputs, parameters, scratch
 from parity.cases import Case, companions, probes, state_kept, two_calls
 from parity.diagnosis import Diagnosis, applies, blind_spots, diagnose
 from parity.errors import CandidateError
@@ -38,13 +38,15 @@ CASE_BY_CASE = 4.0
 
 @dataclass
 class Survey:
-    """A candidate's questions and what became of them, over one or many cases."""
+    """A candidate's questions and what became of them, over one or many cases. no_keras: why Keras is not asked, and
+    the reference stands in for it."""
 
     candidate: Candidate
     tolerance: Tolerance
     seed: int
     strict: bool = False
     only_mistake: str | None = None
+    no_keras: str = ""
     began: float = field(default_factory=time.thread_time)
     kept: Cause | None = None
     unsteady: str | None = None
@@ -58,6 +60,10 @@ class Survey:
 
     def ask_or_error(self, case: Case) -> CaseReport:
         try:
+            if self.no_keras:
+                report = self.ask(Function(scratch, parameters(scratch)), case, thorough=False)
+                told = f"Keras was not asked: {self.no_keras}"
+                return replace(report, keras_worst=None, notes=(told, *report.notes))
             layer = adapter.to_keras(case.layer, batch_size=case.batch if case.layer.stateful else None)
             own = adapter.from_keras(layer)  # with the precision and the rules for masks of the backend in use
             own.reset_state()
@@ -72,34 +78,49 @@ class Survey:
     def ask(self, oracle: Candidate, case: Case, thorough: bool, questions: Sequence[Case] | None = None) -> CaseReport:
         """The case and what is asked beside it, those questions if they are given. An error of the case itself, or of
         its repetition, is raised."""
-        findings = self.twice(oracle, case)
+        findings, padded = self.twice(oracle, case), []
         if self.kept or self.unsteady:  # then every later answer hangs on the calls before it
             questions = ()
         for question in self.beside(case, thorough) if questions is None else questions:
             name = question.id.removeprefix(case.id + " / ")
-            steps = self.candidate.fixed[1]
-            if steps and question.rows and question.timesteps < steps and question.mask is None:
-                question = question.padded(steps)
-            if steps not in (None, question.timesteps // question.calls):
-                self.refused.setdefault(f"the candidate was built for {steps} timesteps", []).append(name)
-                continue
-            try:
-                found = self.examine(oracle, question)
-            except (CandidateError, adapter.KerasError) as error:
-                self.refused.setdefault(str(error), []).append(name)
-                continue
-            beyond = needs(question) - needs(case)  # a mask, say, that the user's case does not have
-            why = found[0].open or (found[0].disputed if beyond else None)
-            if why:  # ours to ask, so nothing against the user's case
-                self.refused.setdefault(why, []).append(name)
-            else:
+            beyond = bool(needs(question) - needs(case))  # a mask, say, that the user's case does not have
+            found = self.put(oracle, question, name, beyond)
+            if found is not None:
                 findings.append(found)
+                padded += [name] if found[0].case.timesteps != question.timesteps and not oracle.callable else []
         result = summarize(case, findings, self.tolerance)
+        if padded:
+            told = "where the reference stands in for Keras, not recorded that far"
+            filled = f"{', '.join(padded)}: filled up to {self.candidate.fixed[1]} timesteps, {told}"
+            result = replace(result, notes=(*result.notes, filled))
         steady = not (self.kept or self.unsteady)
         if result.verdict == "FAIL" and result.proved and steady and case.layer.dtype == np.float32:
             result = replace(result, notes=(*result.notes, *self.compatible([found for found, _ in findings])))
         self.found += [(result, found) for found, _ in findings]
         return result
+
+    def put(self, oracle: Candidate, question: Case, name: str, beyond: bool) -> tuple[Finding, Finding] | None:
+        """What a question beside the case showed; None where it cannot be put or answered, and why is kept. It is ours
+        to ask, so that is nothing against the user's case. beyond: it has what the user's case does not have."""
+        steps, asked = self.candidate.fixed[1], self.fitted(question)
+        try:
+            if steps not in (None, asked.timesteps // asked.calls):
+                raise CandidateError(f"the candidate was built for {steps} timesteps")
+            # what Keras answers to the padded question is in no file
+            found = self.examine(oracle, asked, asked if oracle.callable else question)
+            reason = found[0].open or (found[0].disputed if beyond else None)
+            if not reason:
+                return found
+        except (CandidateError, adapter.KerasError) as error:
+            reason = str(error)
+        self.refused.setdefault(reason, []).append(name)
+        return None
+
+    def fitted(self, question: Case) -> Case:
+        """A probe filled up to the timesteps that the candidate was built for; any other question as it is."""
+        steps = self.candidate.fixed[1]
+        short = bool(steps and question.rows and question.timesteps < steps and question.mask is None)
+        return question.padded(steps) if steps and short else question
 
     def twice(self, oracle: Candidate, case: Case) -> list[tuple[Finding, Finding]]:
         """The case, and the case again: at once, before anything else has been asked."""
@@ -170,12 +191,13 @@ class Survey:
                 yield two_calls(case, self.seed)
             yield from probes(case, self.candidate.takes, self.seed)
 
-    def examine(self, oracle: Candidate, case: Case) -> tuple[Finding, Finding]:
+    def examine(self, oracle: Candidate, case: Case, keras_case: Case | None = None) -> tuple[Finding, Finding]:
+        """keras_case: what Keras is asked instead, of which the case is another form."""
         if case.calls > 1:
-            found, keras = examine(self.candidate, case, self.tolerance), self.keras(oracle, case)
+            found, keras = examine(self.candidate, case, self.tolerance), self.keras(oracle, keras_case or case)
             return self.disputed(found, keras), keras
         answer = self.candidate.ask(case)
-        keras = self.keras(oracle, case)
+        keras = self.keras(oracle, keras_case or case)
         return self.judged(case, answer, keras), keras
 
     def keras(self, oracle: Candidate, case: Case) -> Finding:
@@ -192,8 +214,11 @@ class Survey:
         return found
 
     def report(self, results: Sequence[CaseReport], environment: Mapping[str, str] | None = None) -> Report:
-        keras = adapter.environment() if environment is None else environment
-        report = Report(tuple(results), tuple(self.not_asked()), {**reports.environment(), **keras}, strict=self.strict)
+        if environment is None:
+            environment = {} if self.no_keras else adapter.environment()
+        report = Report(
+            tuple(results), tuple(self.not_asked()), {**reports.environment(), **environment}, strict=self.strict
+        )
         if any(case.verdict == "FAIL" for case in results):
             with np.errstate(all="ignore"):  # a candidate may put out whatever it likes
                 return self.diagnosed(report)

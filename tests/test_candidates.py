@@ -19,8 +19,10 @@ import pytest
 import parity
 from parity import c_port, matching, ports, programs
 from parity.arguments import as_candidate
+from parity.candidates import Answer
 from parity.cases import Case
 from parity.errors import CandidateError, MissingExtraError
+from parity.judge import wrong_structure
 from parity.layouts import LAYOUTS, pack
 from parity.matching import Slot
 
@@ -58,6 +60,14 @@ def open_length(model):
 
 def onnx_of(model, path, spoil=lambda layer: layer):
     path.write_bytes(ports.write(spoil(parity.from_keras(open_length(model))), "onnx").data)
+    return str(path)
+
+
+def fixed_onnx(model, path):
+    """As torch.onnx.export writes it: for 7 timesteps."""
+    graph = onnx.load(onnx_of(model, path))
+    graph.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 7
+    onnx.save(graph, str(path))
     return str(path)
 
 
@@ -99,6 +109,30 @@ def test_a_tflite_model(models, name):
     report = parity.check(tflite_of(model, folder / f"{name}.tflite"), model)
     assert report.verdict == "PASS", str(report)
     assert any("built for 7 timesteps" in told for told in report.not_asked)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("onnx", "simple_rnn"), ("onnx", "lstm"), ("onnx", "bidirectional"), ("tflite", "gru"), ("onnx", "stack")],
+)
+def test_a_graph_built_for_some_timesteps_against_a_golden_file(models, tmp_path, name, kind):
+    """It is asked the same short probes as with Keras, filled up; a port of other weights fails."""
+    model, _ = models(name)
+    path = {"onnx": fixed_onnx, "tflite": tflite_of}[kind](model, tmp_path / f"{name}.{kind}")
+    parity.record(model, str(tmp_path / "golden.npz"))
+    report, online = parity.check(path, str(tmp_path / "golden.npz")), parity.check(path, model)
+    assert (report.verdict, online.verdict) == ("PASS", "PASS"), str(report)
+    assert ("reference stands in" in str(report)) == (name in ("simple_rnn", "lstm", "gru"))
+    assert "reference stands in" not in str(online)
+    weights = model.get_weights()
+    weights[0] = weights[0] * 1.01
+    other = keras.models.clone_model(model)
+    other.set_weights(weights)
+    path = {"onnx": fixed_onnx, "tflite": tflite_of}[kind](other, tmp_path / f"wrong.{kind}")
+    assert parity.check(path, str(tmp_path / "golden.npz")).verdict == "FAIL"
+    parity.record(open_length(model), str(tmp_path / "golden.npz"))
+    with pytest.raises(CandidateError, match="has 50: record one with --input-shape 7,5"):
+        parity.check(path, str(tmp_path / "golden.npz"))
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
@@ -191,6 +225,44 @@ def test_shapes_that_tell(models):
     assert [found.id for found in report.causes] == ["time-major"], str(report)
 
 
+@pytest.mark.parametrize("name", ["simple_rnn", "gru"])
+def test_onnx_y_as_it_is(models, name, tmp_path):
+    """A graph that puts out the node's own Y, (timesteps, directions, batch, units)."""
+    model, _ = models(name)
+    path = tmp_path / "raw.onnx"
+    for spoil, verdict in ((lambda layer: layer, "PASS"), (lambda layer: layer.replace(Wh=layer.Wh * 2), "FAIL")):
+        graph = onnx.load(onnx_of(model, path, spoil))
+        (node,) = (node for node in graph.graph.node if node.op_type in ("RNN", "GRU"))
+        node.output[0] = "y"
+        for other in [n for n in graph.graph.node if n is not node and n.output[0] != node.input[0]]:
+            graph.graph.node.remove(other)
+        del graph.graph.output[0].type.tensor_type.shape.dim[:]
+        onnx.save(graph, str(path))
+        report = parity.check(str(path), open_length(model))
+        assert report.verdict == verdict, str(report)
+        assert "was read as ONNX's Y" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("received", "said"),
+    [
+        ((7, 6), ", as one sequence without the batch axis has it"),
+        ((168,), ", which is as many numbers, flat: say their shape"),
+        ((7, 1, 4, 6), ", which is ONNX's Y, (timesteps, directions, batch, units)"),
+        (
+            (4, 1, 7, 6),
+            ", which is ONNX's Y where batch was taken for time: transpose the first two axes of x and of Y",
+        ),
+        ((4, 7, 1, 6), ", with an axis of 1 too many"),
+        ((4, 6), ""),
+    ],
+)
+def test_what_a_wrong_shape_looks_like(received, said):
+    case = Case("one", lstm(return_sequences=True), np.zeros((4, 7, 5), "f"))
+    found = wrong_structure(case, Answer((np.zeros(received, "f"),)))
+    assert found == f"expected shape (4, 7, 6); received shape {received}{said}"
+
+
 # --- programs that misbehave ---
 
 PROGRAM = """
@@ -213,6 +285,10 @@ if what == "integers": np.save(target, np.ones((4, 7, 6), int))
 if what == "shape": np.save(target, np.ones((2, 2), "f"))
 if what == "nan": np.save(target, np.full((len(x), x.shape[1], 6), np.nan, "f"))
 if what == "huge": open(target, "wb").truncate(1 << 30)
+if what == "growing": open(target, "wb").truncate(1 << 30); time.sleep(600)
+if what == "pipe": os.mkfifo(target)
+if what == "device": os.symlink("/dev/zero", target)
+if what == "folder": os.mkdir(target)
 """
 
 
@@ -225,12 +301,16 @@ if what == "huge": open(target, "wb").truncate(1 << 30)
         ("status", "ended with status 1; it said: usage: three arguments"),
         ("flood", "wrote more than 16 MiB"),
         ("noise", "wrote more than 16 MiB"),
-        ("nothing", "wrote no {outputs}"),
+        ("nothing", "it wrote none"),
         ("garbage", "expected an .npy file"),
         ("cut", "it holds"),
         ("objects", "not unpickled"),
         ("integers", "returned int64"),
         ("huge", "bytes of outputs; expected at most"),
+        ("growing", "bytes of outputs; expected at most"),
+        ("pipe", "expected a regular file"),
+        ("device", "expected a regular file"),
+        ("folder", "expected a regular file"),
     ],
 )
 def test_a_program_that_misbehaves(models, tmp_path, what, said):
@@ -247,6 +327,21 @@ def test_a_program_that_misbehaves(models, tmp_path, what, said):
     assert threading.active_count() <= before
 
 
+def test_a_program_that_leaves_a_daemon(models, tmp_path):
+    """Which holds its standard error open: nothing waits for that."""
+    model, folder = models("simple_rnn")
+    program = program_of(model, folder).removeprefix("cmd:").replace("{inputs} {outputs}", '"$1" "$2"')
+    (tmp_path / "run.sh").write_text(f"setsid sleep 3 & echo $! >> {tmp_path / 'pids'}\n{program}\n")
+    start, before = time.monotonic(), threading.active_count()
+    answer = as_candidate(f"cmd:sh {tmp_path / 'run.sh'} {{inputs}} {{outputs}}").ask(
+        Case("one", parity.from_keras(model), np.zeros((1, 7, 5), "f"))
+    )
+    assert time.monotonic() - start < 1
+    assert answer.outputs[0].shape == (1, 7, 6)
+    assert threading.active_count() <= before
+    assert subprocess.run(["kill", (tmp_path / "pids").read_text().strip()], check=False).returncode == 0
+
+
 @pytest.mark.parametrize("what", ["shape", "nan"])
 def test_a_readable_answer_that_is_wrong_is_a_fail(models, tmp_path, what):
     (tmp_path / "program.py").write_text(PROGRAM)
@@ -261,11 +356,20 @@ def test_a_readable_answer_that_is_wrong_is_a_fail(models, tmp_path, what):
         ("./rnn {outputs}", "it has no {inputs}"),
         ("./rnn {input} {outputs}", "{input}: expected {inputs}"),
         ("./rnn '{inputs} {outputs}", "No closing quotation"),
+        ("./rnn {inputs} {outputs} {weigths}", "{weigths}: expected {weights}"),
     ],
 )
 def test_a_command_that_makes_no_sense(command, said):
     with pytest.raises(CandidateError, match=said.replace("{", r"\{")):
         as_candidate(f"cmd:{command}")
+
+
+def test_other_braces_stay_as_they_are(models, tmp_path):
+    model, folder = models("simple_rnn")
+    program = program_of(model, folder).removeprefix("cmd:").replace("{inputs} {outputs}", "")
+    script = "A=" + program + '; "${A}" "$1" "$2"'
+    command = "cmd:sh -c " + shlex.quote(script) + " {x} {inputs} {outputs}"
+    assert parity.check(command, open_length(model)).verdict == "PASS"
 
 
 def test_a_program_that_is_not_there(models):
@@ -318,6 +422,7 @@ F, B = np.dtype("float32"), np.dtype(bool)
             [("X", (None, 7, 5), F), ("initial_h", (1, None, 6), F), ("initial_c", (1, None, 6), F)],
             ["x", "state0", "state1"],
         ),
+        ([("X", (None, 7, 5), F), ("c_init", (1, None, 6), F), ("h_init", (1, None, 6), F)], ["x", "state1", "state0"]),
     ],
 )
 def test_inputs_by_name_and_by_shape(slots, roles):
@@ -330,6 +435,7 @@ def test_inputs_by_name_and_by_shape(slots, roles):
     [
         [("a", (None, 7, 5), F), ("b", (None, 7, 5), F)],
         [("a", (None, 7, 5), F), ("b", (None, 6), F), ("c_", (None, 6), F)],
+        [("x", (None, 7, 5), F), ("training", (), B)],
         [],
     ],
 )

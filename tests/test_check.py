@@ -287,3 +287,10 @@ def test_a_question_of_ours_that_nobody_can_answer_is_not_held_against_the_case(
     report = parity.check(lambda x: own(x), k, X[:, :3] / 100)
     assert (report.verdict, report.cases[0].proved) == ("PASS", True), str(report)
     assert any("30 timesteps" in text and "nothing can be said" in text for text in report.not_asked), report.not_asked
+
+
+def test_a_model_that_begins_with_a_layer_for_each_step_needs_no_shape():
+    layers = [keras.layers.TimeDistributed(keras.layers.Dense(3)), keras.layers.SimpleRNN(2, return_sequences=True)]
+    model = keras.Sequential([keras.Input((None, 5)), *layers])
+    report = parity.check(lambda x, layer: layer.outputs(x), model)
+    assert report.verdict == "PASS", str(report)

@@ -1,6 +1,7 @@
 """The smallest case that fails, on disk and back, and what a damaged file is."""
 
 import json
+import tracemalloc
 import zipfile
 from io import BytesIO
 
@@ -16,7 +17,7 @@ from parity.cases import Case, grid
 from parity.cli import main
 from parity.diagnosis import computed
 from parity.errors import InputError
-from parity.files import Golden, array_of, load, packed, sealed
+from parity.files import Golden, array_of, arrays_in, load, packed, sealed
 from parity.findings import Tolerance
 from parity.judge import examine
 from parity.shrink import described, shrink
@@ -80,6 +81,10 @@ def resealed(path, change):
     path.write_bytes(sealed(file))
 
 
+def added(index, arrays, name, array):
+    arrays[name], index["dtypes"][name] = array, array.dtype.name
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -89,6 +94,22 @@ def resealed(path, change):
         (lambda index, arrays: index["layers"][0].update(kind="lambda"), "no layer of the kind 'lambda'"),
         (lambda index, arrays: index["dtypes"].update({"0/x": "object"}), "expected a file of cases"),
         (lambda index, arrays: arrays.update({"layer0/Wx": np.zeros((3, 3))}), "expected a file of cases"),
+        (lambda index, arrays: arrays.update({"layer0/Wx": np.zeros((8, 3), "f")}), r"x: expected shape"),
+        (lambda index, arrays: arrays.update({"0/x": np.zeros((2, 3), "f")}), r"x: expected shape"),
+        (lambda index, arrays: arrays.update({"0/x": np.zeros((0, 3, 4), "f")}), r"received float32 \(0, 3, 4\)"),
+        (lambda index, arrays: added(index, arrays, "0/mask", np.zeros((2, 4), bool)), "mask: expected shape"),
+        (lambda index, arrays: added(index, arrays, "0/mask", np.ones((2, 3), "f")), "mask: expected booleans"),
+        (lambda index, arrays: added(index, arrays, "0/initial_state/0", np.ones((2, 3), "f")), "initial_state: exp"),
+        (lambda index, arrays: index["layers"][0].update(dtype="float64"), "settings or arrays are not those"),
+        (lambda index, arrays: index["cases"][0].update(layer=-1), "not in range"),
+        (lambda index, arrays: index["cases"][0].update(rows=["one"]), "1 rows named, of 2"),
+        (lambda index, arrays: index["cases"][0].update(calls=-1), "3 timesteps in -1 calls"),
+        (lambda index, arrays: index["cases"][0].update(calls=2), "3 timesteps in 2 calls"),
+        (lambda index, arrays: index["cases"][0].update(answers=10**9), "1000000000 answers to 1 calls"),
+        (lambda index, arrays: index["cases"][0].update(answers=1), "outputs are missing"),
+        (lambda index, arrays: index.update(cases=[]), "0 cases"),
+        (lambda index, arrays: index.update(provenance=None), "its provenance"),
+        (lambda index, arrays: index.update(provenance={"environment": 5}), "its provenance"),
     ],
 )
 def test_a_file_that_somebody_else_sealed(tmp_path, change, said):
@@ -119,6 +140,25 @@ def test_what_is_no_file_of_cases(tmp_path):
     path.write_text("hello")
     with pytest.raises(InputError, match="no \\.npz archive"):
         load(str(path))
+
+
+def test_a_size_that_is_a_lie_is_not_inflated(tmp_path):
+    file = BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("cases.json.npy", b"\0" * (1 << 27))
+    data = bytearray(file.getvalue())
+    at = data.rfind(b"PK\1\2") + 24
+    for size, said in ((1000, "Bad CRC"), (1 << 27, "expected an .npy file")):
+        data[at : at + 4] = size.to_bytes(4, "little")
+        tracemalloc.start()
+        with pytest.raises((ValueError, zipfile.BadZipFile), match=said):
+            arrays_in(bytes(data))
+        assert (tracemalloc.get_traced_memory()[1] > 1 << 27) == (size == 1 << 27)
+        tracemalloc.stop()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("cases.json.npy", b"")
+    with pytest.raises(ValueError, match="stored or deflated"):
+        arrays_in(file.getvalue())
 
 
 def test_objects_and_bombs_are_not_read(tmp_path):

@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from test_failures import resealed
 
 import parity
 from parity import cli
@@ -139,6 +141,42 @@ def test_what_a_candidate_does_not_take_is_not_asked(golden):
     assert "more than 50 timesteps" in told
 
 
+@pytest.mark.parametrize("name", ["simple_rnn", "lstm", "gru"])
+def test_a_candidate_of_masks_or_states_alone_is_asked_for_them(golden, name):
+    """A port that takes a mask and ignores it, or a state, is told so by the file too."""
+    path = golden(name)[1]
+    layer = load(path).cases[0].layer
+    for right, wrong in (
+        (lambda x, mask: layer(x, mask=mask), lambda x, mask: layer(x)),
+        (lambda x, initial_state: layer(x, initial_state=initial_state), lambda x, initial_state: layer(x)),
+    ):
+        assert check_file(right, path).verdict == "PASS"
+        assert check_file(wrong, path).verdict == "FAIL"
+
+
+@pytest.mark.parametrize(
+    ("array", "spoil", "said"),
+    [
+        ("0/0/outputs/0", lambda y: y[:, :-1], r"outputs/0: expected \(4, 6\); received float32 \(4, 5\)"),
+        ("0/0/sequence", lambda y: y[0], "sequence: expected"),
+        ("0/0/outputs/0", lambda y: y.astype(int), "received int64"),
+    ],
+)
+def test_a_recorded_answer_of_another_shape(golden, tmp_path, array, spoil, said):
+    path = tmp_path / "golden.npz"
+    path.write_bytes(Path(golden("lstm")[1]).read_bytes())
+
+    def change(index, arrays):
+        arrays[array] = spoil(arrays[array])
+        index["dtypes"][array] = arrays[array].dtype.name
+
+    resealed(path, lambda index, arrays: None)
+    assert load(str(path)).answers
+    resealed(path, change)
+    with pytest.raises(InputError, match=said):
+        load(str(path))
+
+
 def test_the_files_own_inputs(golden):
     with pytest.raises(InputError, match="has its own inputs"):
         parity.check(right, golden("simple_rnn")[1], np.zeros((2, 3, 5)))
@@ -263,8 +301,8 @@ def test_without_keras_and_tensorflow(golden, tmp_path):
     reset_before.cell.b = reset_before.cell.b[::-1]
     np.savez(tmp_path / "wrong.npz", **{f"0/{n}": part for n, part in enumerate(reset_before(x))})
 
-    def check(*arguments):
-        command = [sys.executable, "-c", WITHOUT_KERAS, path, *map(str, arguments)]
+    def check(*arguments, file=path):
+        command = [sys.executable, "-c", WITHOUT_KERAS, str(file), *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     done = check("--outputs", tmp_path / "right.npz")
@@ -275,3 +313,12 @@ def test_without_keras_and_tensorflow(golden, tmp_path):
     done = check()
     assert done.returncode == 2
     assert "pip install 'keras-parity[tensorflow]'" in done.stderr
+    done = check("--outputs", tmp_path / "wrong.npz", "--save-failure", tmp_path / "case.npz")
+    (tmp_path / "port.py").write_text(
+        "def right(x, layer): return layer(x)\n"
+        "def wrong(x, layer): return layer.replace(**{**layer.weights, 'b': layer.b[::-1]})(x)\n"
+    )
+    for name, status in (("right", 0), ("wrong", 1)):
+        done = check("--candidate", f"{tmp_path / 'port.py'}:{name}", file=tmp_path / "case.npz")
+        assert (done.returncode, done.stderr) == (status, "")
+        assert "Keras was not asked: Keras and its backend tensorflow are needed: pip install" in done.stdout

@@ -57,10 +57,12 @@ def test_there_and_back(case, layout):
     except UnsupportedError:
         assert (layout.name, layer.kind) in (("tflite", "gru"), ("torch", "gru"))
         return
-    back = layouts.unpacked(layer.replace(**{k: 0 * w for k, w in layer.weights.items()}), layout, arrays)
-    for name, array in layer.weights.items():
-        assert np.array_equal(back.weights[name], array)
-    assert layouts.recognised(layer, arrays).name == layout.name
+    blank = layer.replace(**{k: 0 * w for k, w in layer.weights.items()})
+    for prefix in ("", "rnn.", "model/lstm/"):
+        named = {prefix + name: array for name, array in arrays.items()}
+        assert layouts.recognised(layer, named)[0].name == layout.name
+        back = layouts.unpacked(blank, *layouts.recognised(layer, named))
+        assert all(np.array_equal(back.weights[name], array) for name, array in layer.weights.items())
 
 
 @pytest.mark.parametrize("layout", ["torch", "onnx", "tflite"])
@@ -135,7 +137,11 @@ def test_weights_in_every_layout_are_a_candidate(tmp_path, layout):
 def test_weights_that_do_not_fit(tmp_path):
     layer = SMALL[PORTED["lstm"]].layer
     path = tmp_path / "weights.npz"
+    torch = layouts.packed(layer, LAYOUTS["torch"])
+    two = {**torch, **{name.replace("l0", "l1"): array for name, array in torch.items()}}
     for arrays, said in (
+        (two, r"in torch bias_hh_l0 \(32,\).*; received .*weight_ih_l1 \(32, 4\)"),
+        ({"Wx": layer.Wx, "Wh": layer.Wh, "b": layer.b, "scale": layer.b[:1]}, r"received .*scale \(1,\)"),
         ({"Wx": layer.Wx}, "in a layout"),
         ({"Wx": layer.Wx, "Wh": layer.Wh, "b": layer.b[1:]}, "in a layout"),
         ({"Wx": layer.Wx, "Wh": layer.Wh, "b": layer.b.astype(int)}, "floating-point"),
@@ -148,6 +154,38 @@ def test_weights_that_do_not_fit(tmp_path):
         as_candidate(str(path))
     with pytest.raises(CandidateError, match="cannot be read"):
         as_candidate(str(tmp_path / "none.safetensors"))
+
+
+def sources(layer, to, layout=None):
+    told = ports.write(layer, to, layout).manifest["layers"]
+    return {array["name"]: array["from"] for found in told for array in found["arrays"]}
+
+
+def test_the_manifest_says_where_each_bias_comes_from():
+    lstm, gru = (SMALL[PORTED[name]].layer for name in ("lstm", "gru"))
+    assert sources(lstm, "npz", "torch") == {
+        "weight_ih_l0": "kernel",
+        "weight_hh_l0": "recurrent_kernel",
+        "bias_ih_l0": "bias",
+        "bias_hh_l0": "zeros",
+    }
+    found = sources(gru, "npz", "torch")
+    assert (found["bias_ih_l0"], found["bias_hh_l0"]) == ("bias[0]", "bias[1]")
+    assert (sources(lstm, "onnx")["B"], sources(gru, "onnx")["B"]) == ("bias then zeros", "bias[0] then bias[1]")
+    assert sources(lstm, "npz")["b"] == "bias"
+    without = GRU(gru.Wx, gru.Wh, None)
+    assert list(sources(without, "npz", "torch")) == ["weight_ih_l0", "weight_hh_l0"]
+    assert ports.write(without, "npz").manifest["layers"][0]["settings"]["use_bias"] is False
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_two_layers_of_which_c_knows_one_name(tmp_path):
+    layers = [keras.layers.LSTM(3, return_sequences=True, name="a.b"), keras.layers.LSTM(3, name="a_b")]
+    model = keras.Sequential([keras.Input((None, 3)), *layers])
+    scratch = parity.from_keras(model)
+    port = ports.write(scratch, "c")
+    report = parity.check(ports.candidate(saved(tmp_path, port, "c"), "c", scratch), model, input_shape=(7, 3))
+    assert report.verdict == "PASS", str(report)
 
 
 @pytest.mark.parametrize("program", ["gcc", "clang"])

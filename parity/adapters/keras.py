@@ -113,6 +113,15 @@ def environment(layer: Any = None) -> dict[str, str]:
     return found
 
 
+def missing() -> str:
+    """Why there is no Keras here; "" where there is."""
+    try:
+        keras()
+    except MissingExtraError as error:
+        return str(error)
+    return ""
+
+
 # --- what belongs to a Keras layer ---
 
 
