@@ -10,9 +10,8 @@ mistake = "bias-missing"
 reason = "the model has no bias"
 """
 
-import concurrent.futures
 import contextlib
-import multiprocessing
+import math
 import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -23,10 +22,14 @@ from typing import Any
 from parity.errors import InputError, ParityError
 from parity.options import NAMED, checked, expect
 from parity.report import CaseReport, Report, environment, merged
+from parity.workers import Lost, shared
 
 KEYS = ("name", "model", "candidate", "outputs", "inputs", "allow", *NAMED)
 FEW = 3
-"""So many checks of golden files run in this process: to start others takes longer."""
+"""So many checks of golden files are done by the time that another process has started."""
+
+QUESTIONS = 50
+"""`timeout` is of one question, which a Python function cannot be stopped in; its whole check is, after so many."""
 
 
 @dataclass(frozen=True)
@@ -111,34 +114,27 @@ def run(checks: Sequence[Check], done: Callable[[Any], None] = lambda report: No
     """Each check's name and report, in the file's order. One that did not run is an ERROR; an interruption keeps what
     there is, and every check that it left out is an ERROR as well."""
     reports: dict[str, Report] = {}
-    try:
-        for name, report in judged(checks):
-            reports[name] = report
-            done(report)
-    except KeyboardInterrupt:
-        missing = "did not run: interrupted"
-    else:
-        missing = "did not run: its process died"
-    return [(check.name, reports.get(check.name) or error(check, missing)) for check in checks]
+    with contextlib.suppress(KeyboardInterrupt):
+        for check, found in shared(judge, checks, processes(checks), limit):
+            reports[check.name] = error(check, f"check: {found.why}") if isinstance(found, Lost) else found
+            done(reports[check.name])
+    return [(check.name, reports.get(check.name) or error(check, INTERRUPTED)) for check in checks]
 
 
-def judged(checks: Sequence[Check]) -> Any:
-    processes = min(len(checks), os.cpu_count() or 1)
+INTERRUPTED = "did not run: interrupted"
+
+
+def processes(checks: Sequence[Check]) -> int:
+    """One for each core, but not more than there is work for."""
     light = all(check.model.endswith(".npz") for check in checks)
-    if processes == 1 or (light and len(checks) <= FEW):
-        for check in checks:
-            yield check.name, judge(check)
-        return
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(processes, context) as pool:
-        futures = {pool.submit(judge, check): check for check in checks}
-        try:
-            for future in concurrent.futures.as_completed(futures):
-                with contextlib.suppress(concurrent.futures.process.BrokenProcessPool):
-                    yield futures[future].name, future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    return min(math.ceil(len(checks) / (FEW if light else 1)), os.cpu_count() or 1)
+
+
+def limit(check: Check) -> float:
+    """Seconds for a whole check. Programs and graphs have theirs for each question."""
+    candidate, seconds = check.candidate or "", check.options.get("timeout")
+    is_function = ":" in candidate and not candidate.startswith("cmd:")
+    return QUESTIONS * float(seconds) if is_function and seconds else math.inf
 
 
 def judge(check: Check) -> Report:
@@ -187,5 +183,5 @@ def error(check: Check, what: str) -> Report:
 
 def together(reports: Sequence[tuple[str, Report]]) -> Report:
     """All of them in one, which says so where the run was interrupted."""
-    left = sum("did not run: interrupted" in case.notes for _, report in reports for case in report.cases)
+    left = sum(INTERRUPTED in case.notes for _, report in reports for case in report.cases)
     return merged(reports, incomplete=f"interrupted: {left} of {len(reports)} checks did not run" if left else "")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from parity import cli, gate, options
 from parity.errors import InputError
 from parity.report import CaseReport, Report, merged
 
-PORT = """
+PORT = r"""
 import os, signal, time
 
 def right(x, layer):
@@ -33,6 +34,23 @@ def unbiased(x, layer):
 
 def dies(x, layer):
     os.kill(os.getpid(), signal.SIGKILL)
+
+def leaves(x, layer):
+    os._exit(0)
+
+def leaves_a_child(x, layer):
+    if os.fork():
+        os._exit(3)
+    time.sleep(20)
+
+def interrupts(x, layer):
+    raise KeyboardInterrupt
+
+class Odd(BaseException):
+    pass
+
+def odd(x, layer):
+    raise Odd("two\nlines")
 
 def slow(x, layer):
     time.sleep(60)
@@ -70,7 +88,7 @@ def together(path):
     return gate.together(gate.run(gate.read(path)))
 
 
-@pytest.mark.parametrize("number", [2, 5])  # in this process, and in others
+@pytest.mark.parametrize("number", [2, 5])  # in one process, and in several
 def test_right_and_wrong(folder, number):
     assert together(written(folder, checks(*["right"] * number))).verdict == "PASS"
     reports = gate.run(gate.read(written(folder, checks(*["right"] * (number - 1), "wrong"))))
@@ -89,12 +107,46 @@ def test_outputs_and_options(folder):
     assert together(written(folder, text.replace("golden.npy", "zero.npy"))).verdict == "FAIL"
 
 
-def test_a_check_that_did_not_run_is_an_error(folder):
-    path = written(folder, checks("right", "dies", "right", "right", "right"))
-    report = together(path)
+@pytest.mark.parametrize("number", [1, 5])
+@pytest.mark.parametrize(
+    ("candidate", "said"),
+    [
+        ("dies", "its process ended by SIGKILL"),
+        ("leaves", "its process ended with status 0"),
+        ("leaves_a_child", "its process ended with status 3"),
+        ("interrupts", "its process ended with status 130"),
+        ("odd", "raised Odd: two lines"),
+    ],
+)
+def test_what_a_candidate_does_to_its_process_is_its_own_checks_error(folder, candidate, said, number):
+    report = together(written(folder, checks(candidate, *["right"] * (number - 1))))
     assert report.verdict == "ERROR"
-    assert report.counts["cases"] == 5
-    assert any("its process died" in note for case in report.cases for note in case.notes)
+    assert [case.verdict for case in report.cases] == ["ERROR"] + ["PASS"] * (number - 1)
+    assert report.cases[0].notes == (f"check: {said}",)
+
+
+def test_a_function_without_an_end_is_stopped(folder, monkeypatch):
+    monkeypatch.setattr(gate, "QUESTIONS", 2)
+    late, never = gate.run(gate.read(written(folder, checks("right", "slow", rest="timeout = 2.0\n"))))
+    assert late[1].verdict == "PASS"
+    assert never[1].cases[0].notes == ("check: had no end after 4 s",)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "seconds"),
+    [("port.py:right", 100), ("cmd:./rnn {inputs} {outputs}", math.inf), ("model.onnx", math.inf), (None, math.inf)],
+)
+def test_the_limit_of_a_check(candidate, seconds):
+    check = gate.Check("a", ".", "m.npz", candidate, options={"timeout": 2.0})
+    assert gate.limit(check) == seconds
+    assert gate.limit(replace(check, options={})) == math.inf
+
+
+def test_few_checks_few_processes(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    golden, model = gate.Check("a", ".", "m.npz"), gate.Check("b", ".", "m.keras")
+    assert [gate.processes([golden] * n) for n in (1, 3, 4, 20, 99)] == [1, 1, 2, 7, 8]
+    assert [gate.processes([model] * n) for n in (1, 2, 20)] == [1, 2, 8]
 
 
 def test_an_error_is_one_checks_own(folder):
@@ -104,6 +156,12 @@ def test_an_error_is_one_checks_own(folder):
 
 
 ALLOW = '[[check.allow]]\nmistake = "{}"\nreason = "a test"\n'
+
+
+def judged(folder, text):
+    """The only check of a file, judged here."""
+    (check,) = gate.read(written(folder, text))
+    return gate.judge(check)
 
 
 def blind(monkeypatch, *ids):
@@ -116,12 +174,12 @@ def blind(monkeypatch, *ids):
 def test_allowed_blind_spots(folder, monkeypatch):
     blind(monkeypatch, "bias-missing")
     strict = checks("right", rest="strict = true\n")
-    assert together(written(folder, strict)).verdict == "INCONCLUSIVE"
-    report = together(written(folder, strict + ALLOW.format("bias-missing")))
+    assert judged(folder, strict).verdict == "INCONCLUSIVE"
+    report = judged(folder, strict + ALLOW.format("bias-missing"))
     assert report.verdict == "PASS"
     assert "allowed not to be visible: bias-missing (a test)" in report.known
     blind(monkeypatch)
-    report = together(written(folder, strict + ALLOW.format("bias-missing")))
+    report = judged(folder, strict + ALLOW.format("bias-missing"))
     assert "allowed, but visible here: bias-missing; take it out of the file" in report.known
 
 
@@ -138,6 +196,7 @@ def test_allowed_blind_spots(folder, monkeypatch):
         (checks("right", rest="atol = nan\n"), "atol: expected a finite number"),
         (checks("right", rest="rtol = -1.0\n"), "rtol: expected a finite number"),
         (checks("right", rest="atol = inf\n"), "atol: expected a finite number"),
+        (checks("right", rest="timeout = 0\n"), "timeout: expected a finite number, more than 0"),
         (checks("right", rest='strict = "yes"\n'), "strict: expected true or false"),
         (checks("right", rest="seed = 1.5\n"), "seed: expected an integer"),
         (checks("right", rest='outputs = "a.npy"\n'), "candidate and outputs: expected one of them"),
@@ -203,7 +262,11 @@ def test_an_interruption_keeps_what_there_is(folder, candidates):
     )
     time.sleep(8)
     os.killpg(process.pid, signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=10)
+    with pytest.raises(ProcessLookupError):  # nothing is left behind
+        for _ in range(50):  # multiprocessing's own tracker takes a moment
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)
     assert process.returncode == 2
     assert "interrupted" in out
     told = json.loads((folder / "i.json").read_text())
