@@ -301,17 +301,25 @@ def telling(questions: Sequence[Question], first: Sequence[Key], second: Sequenc
 
 
 def blind_spots(findings: Iterable[Finding], only: str | None = None) -> tuple[Blind, ...]:
+    return adequacy(findings, only)[0]
+
+
+def adequacy(findings: Iterable[Finding], only: str | None = None) -> tuple[tuple[Blind, ...], tuple[str, ...]]:
     """The mistakes that these answers would not have shown: those that a port may have made and still pass. Of each
-    whether it is the same function with these weights, and why it does not show."""
+    whether it is the same function with these weights, and why it does not show. And the ids of those that would have
+    shown."""
     questions = [question for question in asked(findings) if not question.failed]
     slices = [question.few() for question in questions]
     whole = [question for question, part in zip(questions, slices, strict=True) if part is not question]
     found: dict[str, Blind] = {}
+    applied: list[str] = []
     for mistake in MISTAKES.values():
         if only not in (None, mistake.id) or not is_common(mistake.id):
             continue
         first, then = (questions, ()) if mistake.mixes_rows else (slices, whole)
-        for label in dict.fromkeys(label for question in first for label in question.variants(mistake)):
+        labels = dict.fromkeys(label for question in first for label in question.variants(mistake))
+        applied += [mistake.id] if labels else []
+        for label in labels:
             if any(shows(question, mistake, label) for question in (*first, *then)):
                 continue
             applies = [question for question in questions if label in question.variants(mistake)]
@@ -321,7 +329,7 @@ def blind_spots(findings: Iterable[Finding], only: str | None = None) -> tuple[B
             known = found.get(mistake.id)
             if known is None or known.same:  # of several variants one that merely does not show
                 found[mistake.id] = Blind(mistake.id, mistake.what, why, same, label)
-    return tuple(found.values())
+    return tuple(found.values()), tuple(name for name in applied if name not in found)
 
 
 def shows(question: Question, mistake: Mistake, label: str) -> bool:

@@ -13,6 +13,7 @@ reason = "the model has no bias"
 import contextlib
 import math
 import os
+import shlex
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from parity.errors import InputError, ParityError
-from parity.options import NAMED, checked, expect
-from parity.report import CaseReport, Report, environment, merged
+from parity.options import NAMED, check_mistake, checked, expect
+from parity.report import CaseReport, Report, environment, merged, shell_line
 from parity.workers import Lost, shared
 
 KEYS = ("name", "model", "candidate", "outputs", "inputs", "allow", *NAMED)
@@ -44,6 +45,17 @@ class Check:
     inputs: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     allow: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def command(self) -> str:
+        """The command line that repeats it alone."""
+        given = {"candidate": self.candidate, "inputs": self.inputs, "outputs": self.outputs}
+        words = [word for name, value in given.items() if value for word in (f"--{name}", value)]
+        for name, value in self.options.items():
+            if value is not False:
+                words += [f"--{NAMED[name].flag}", *([] if value is True else [str(value)])]
+        folder = "" if os.path.samefile(self.folder, ".") else f"cd {shlex.quote(os.path.relpath(self.folder))} && "
+        return folder + shell_line(["parity", "check", self.model, *words])
 
 
 # --- the file ---
@@ -79,8 +91,10 @@ def one(table: Mapping[str, Any], where: str, folder: str) -> Check:
         raise InputError(f"{where}model: expected a golden file or a saved model; there is none")
     if texts["candidate"] and texts["outputs"]:
         raise InputError(f"{where}candidate and outputs: expected one of them")
+    options = checked(table, where)
+    check_mistake(options.get("only_mistake"), where)
     name = texts.pop("name") or f"{texts['model']} {texts['candidate'] or texts['outputs'] or ''}".strip()
-    return Check(name, folder, **texts, options=checked(table, where), allow=allowed(table, where))  # type: ignore[arg-type]
+    return Check(name, folder, **texts, options=options, allow=allowed(table, where))  # type: ignore[arg-type]
 
 
 def text(table: Mapping[str, Any], key: str, where: str) -> str | None:
@@ -116,7 +130,8 @@ def run(checks: Sequence[Check], done: Callable[[Any], None] = lambda report: No
     reports: dict[str, Report] = {}
     with contextlib.suppress(KeyboardInterrupt):
         for check, found in shared(judge, checks, processes(checks), limit):
-            reports[check.name] = error(check, f"check: {found.why}") if isinstance(found, Lost) else found
+            report = error(check, f"check: {found.why}") if isinstance(found, Lost) else found
+            reports[check.name] = replace(report, command=check.command)
             done(reports[check.name])
     return [(check.name, reports.get(check.name) or error(check, INTERRUPTED)) for check in checks]
 
@@ -165,16 +180,24 @@ def ask(check: Check) -> Report:
 
 def without_allowed(check: Check, report: Report) -> Report:
     """The report without the blind spots that may stay, which are told; and with those told that did not occur."""
-    occurred = {blind.id for blind in report.not_visible}
     told = [
-        f"allowed not to be visible: {mistake} ({reason})"
-        if mistake in occurred
-        else f"allowed, but visible here: {mistake}; take it out of the file"
+        allowance(report, mistake, reason)
         for mistake, reason in check.allow.items()
         if report.verdict in ("PASS", "INCONCLUSIVE")
     ]
     blind = tuple(blind for blind in report.blind if blind.same or blind.id not in check.allow)
     return replace(report, blind=blind, known=(*report.known, *told), failure=None)
+
+
+def allowance(report: Report, mistake: str, reason: str) -> str:
+    """What became of a blind spot that may stay."""
+    if any(blind.id == mistake for blind in report.not_visible):
+        return f"allowed not to be visible: {mistake} ({reason})"
+    if mistake in report.visible:
+        return f"allowed, but visible here: {mistake}; take it out of the file"
+    if any(blind.id == mistake for blind in report.no_difference):
+        return f"allowed, but no difference with these weights: {mistake}; it needs no allowance"
+    return f"allowed, but not looked for here: {mistake}; it does not apply to this layer, or to what was asked"
 
 
 def error(check: Check, what: str) -> Report:

@@ -12,14 +12,14 @@ from parity import report as reports
 from parity.adapters import keras as adapter
 from parity.candidates import Answer, Candidate, Outputs
 from parity.cases import Case, companions, probes, state_kept, two_calls
-from parity.diagnosis import Diagnosis, blind_spots, diagnose
+from parity.diagnosis import Diagnosis, adequacy, diagnose
 from parity.errors import CandidateError
 from parity.facts import facts
 from parity.findings import Finding, Tolerance
 from parity.judge import Asker, examine, judge_answer, rejudge
 from parity.mistakes import MISTAKES
 from parity.recovered import InEffect, in_effect
-from parity.report import Blind, CaseReport, Cause, Report
+from parity.report import CaseReport, Cause, Report
 from parity.rounding import NARROWER
 from parity.shrink import described, shrink
 from parity.summary import describe, summarize
@@ -186,7 +186,7 @@ class Survey:
         if any(case.verdict == "FAIL" for case in results):
             with np.errstate(all="ignore"):  # a candidate may put out whatever it likes
                 return self.diagnosed(report)
-        return replace(report, blind=self.blind()) if report.verdict == "PASS" else report
+        return self.adequate(report) if report.verdict == "PASS" else report
 
     def kinds(self) -> Iterator[tuple[str, list[Finding]]]:
         """What was found, for each kind of layer by itself: a port is of one."""
@@ -251,8 +251,11 @@ class Survey:
         early = " (of pairs of mistakes not all were tried, for want of time)" if found.stopped else ""
         return f"cause: none of the known mistakes{early}"
 
-    def blind(self) -> tuple[Blind, ...]:
-        return tuple(blind for _, findings in self.kinds() for blind in blind_spots(findings, self.only_mistake))
+    def adequate(self, report: Report) -> Report:
+        """What a PASS is worth."""
+        found = [adequacy(findings, self.only_mistake) for _, findings in self.kinds()]
+        blind = tuple(blind for unseen, _ in found for blind in unseen)
+        return replace(report, blind=blind, visible=tuple(name for _, seen in found for name in seen))
 
     def not_asked(self) -> Iterator[str]:
         """What these questions could not have shown, because nobody put them."""

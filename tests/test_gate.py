@@ -18,7 +18,7 @@ from zoo import make_layer
 import parity
 from parity import cli, gate, options
 from parity.errors import InputError
-from parity.report import CaseReport, Report, merged
+from parity.report import Blind, CaseReport, Cause, Report, merged
 
 PORT = r"""
 import os, signal, time
@@ -164,11 +164,11 @@ def judged(folder, text):
     return gate.judge(check)
 
 
-def blind(monkeypatch, *ids):
+def blind(monkeypatch, *ids, visible=(), same=False):
     from parity import survey
-    from parity.report import Blind
 
-    monkeypatch.setattr(survey, "blind_spots", lambda *a: tuple(Blind(name, "what it does") for name in ids))
+    found = tuple(Blind(name, "what it does", same=same) for name in ids)
+    monkeypatch.setattr(survey, "adequacy", lambda *a: (found, tuple(visible)))
 
 
 def test_allowed_blind_spots(folder, monkeypatch):
@@ -178,9 +178,26 @@ def test_allowed_blind_spots(folder, monkeypatch):
     report = judged(folder, strict + ALLOW.format("bias-missing"))
     assert report.verdict == "PASS"
     assert "allowed not to be visible: bias-missing (a test)" in report.known
-    blind(monkeypatch)
-    report = judged(folder, strict + ALLOW.format("bias-missing"))
-    assert "allowed, but visible here: bias-missing; take it out of the file" in report.known
+    for found, said in (
+        ({"visible": ["bias-missing"]}, "allowed, but visible here: bias-missing; take it out of the file"),
+        ({}, "allowed, but not looked for here: bias-missing; it does not apply to this layer, or to what was asked"),
+    ):
+        blind(monkeypatch, **found)
+        assert judged(folder, strict + ALLOW.format("bias-missing")).known == (said,)
+    blind(monkeypatch, "bias-missing", same=True)
+    (said,) = judged(folder, strict + ALLOW.format("bias-missing")).known
+    assert said == "allowed, but no difference with these weights: bias-missing; it needs no allowance"
+
+
+def test_allowances_as_they_are(folder):
+    allow = "".join(map(ALLOW.format, ("bias-missing", "peepholes-added")))
+    report = judged(folder, checks("right") + allow)
+    assert [line.partition(": ")[0] for line in report.known] == [
+        "allowed, but visible here",
+        "allowed, but not looked for here",
+    ]
+    (line,) = judged(folder, checks("right", model="zero.npz") + ALLOW.format("bias-missing")).known
+    assert line.startswith("allowed, but no difference")
 
 
 @pytest.mark.parametrize(
@@ -253,6 +270,17 @@ def test_the_command(folder, monkeypatch, capsys):
         assert said in err
 
 
+def ends(group):
+    """Whether nothing is left of a group of processes; multiprocessing's own tracker takes a moment."""
+    for _ in range(50):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
 @pytest.mark.parametrize("candidates", [("right", "slow"), ("right", "right", "right", "slow", "slow")])
 def test_an_interruption_keeps_what_there_is(folder, candidates):
     path = written(folder, checks(*candidates), "interrupted.toml")
@@ -263,10 +291,7 @@ def test_an_interruption_keeps_what_there_is(folder, candidates):
     time.sleep(8)
     os.killpg(process.pid, signal.SIGINT)
     out, _ = process.communicate(timeout=10)
-    with pytest.raises(ProcessLookupError):  # nothing is left behind
-        for _ in range(50):  # multiprocessing's own tracker takes a moment
-            os.killpg(process.pid, 0)
-            time.sleep(0.1)
+    assert ends(process.pid)
     assert process.returncode == 2
     assert "interrupted" in out
     told = json.loads((folder / "i.json").read_text())
@@ -287,6 +312,41 @@ def test_merged():
     assert merged([("one", good)], incomplete="early").verdict == "ERROR"
     assert merged([]).verdict == "ERROR"
     assert [case.id for case in merged([("one", good), ("two", bad)]).cases] == ["one: a", "two: b"]
+
+
+def test_what_several_reports_say_is_told_with_whose_it_is():
+    def report(name, *causes):
+        found = tuple(Cause(cause, "the port", "fix it", largest=largest) for cause, largest in causes)
+        blind = (Blind("deaf", "it is", "zeros"),) if name == "e" else ()
+        told = {"known": ("a line",), "smallest": f"small {name}", "command": f"repeat {name}", "blind": blind}
+        return name, Report((CaseReport(name, "FAIL" if causes else "PASS"),), (), causes=found, **told)
+
+    one, two = ("swapped", 0.1), ("missing", 0.2)
+    found = merged(
+        [report("a", one), report("b", ("swapped", 0.3), two), report("c", one), report("d", one), report("e")]
+    )
+    assert [(c.id, c.within, c.largest) for c in found.causes] == [
+        ("swapped", "a, b and 2 more", 0.3),
+        ("missing", "b", 0.2),
+    ]
+    assert found.known == ("a, b and 3 more: a line",)
+    assert [(blind.id, blind.within) for blind in found.blind] == [("deaf", "e")]
+    assert "not visible in this check: deaf (zeros, in e)" in str(found)
+    assert found.smallest == "a: small a"
+    assert [case.command for case in found.cases] == [f"repeat {name}" for name in "abcde"]
+    assert "cause: missing: the port" in found.cases[1].explained[2]
+    assert found.cases[4].explained == ()
+
+
+def test_the_command_that_repeats_a_check(folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    options = {"seed": 1, "rtol": 1.0, "strict": True}
+    check = gate.Check("a", str(folder), "golden.npz", "port.py:right", options=options)
+    again = "KERAS_BACKEND=jax parity check golden.npz --candidate port.py:right --seed 1 --rtol 1.0 --strict"
+    assert check.command == f"cd '{os.path.relpath(folder)}' && {again}"
+    monkeypatch.chdir(folder)
+    assert check.command == again
 
 
 def test_options_are_defined_once():

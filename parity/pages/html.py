@@ -6,7 +6,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from parity.pages.picture import picture
-from parity.pages.text import MOST, number, printable, told, troubled
+from parity.pages.text import MOST, number, told, troubled
+from parity.printing import printable
 from parity.report import CaseReport, Report
 
 

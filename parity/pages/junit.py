@@ -3,7 +3,7 @@
 from junitparser import Error, Failure, JUnitXml, TestCase, TestSuite
 from junitparser.junitparser import FinalResult
 
-from parity.pages.text import one_line, printable
+from parity.printing import one_line, printable
 from parity.report import CaseReport, Report
 
 

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterator
 
-from parity.pages.text import MOST, number, one_line, printable, troubled
+from parity.pages.text import MOST, number, troubled
+from parity.printing import one_line, printable
 from parity.report import Blind, CaseReport, Report
 
 
