@@ -61,6 +61,17 @@ def expect(names: Iterable[str], known: Iterable[str], where: str) -> None:
             raise InputError(f"{where}{name}: no such name; {hint}")
 
 
+def check_mistake(name: Any, where: str) -> None:
+    """InputError for what is no mistake's id. Of what is only looked for if somebody names one: it takes a while."""
+    if name is not None:
+        from parity.question import check_mistake
+
+        try:
+            check_mistake(name)
+        except InputError as error:
+            raise InputError(f"{where}{error}") from None
+
+
 def checked(given: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     """Those of the given values that are options, each checked."""
     return {name: NAMED[name].checked(value, where) for name, value in given.items() if name in NAMED}
