@@ -128,6 +128,13 @@ class CaseReport:
     command: str = ""
     trace: Trace | None = field(default=None, repr=False)
 
+    @property
+    def gist(self) -> str:
+        """In a few words, why it is no PASS."""
+        if self.first_divergence and self.verdict == "FAIL":
+            return f"first outside at timestep {self.first_divergence.timestep}"
+        return self.notes[0] if self.notes else ""
+
     def __str__(self) -> str:
         line = f"{self.verdict}  {self.id}"
         if self.first_divergence:
@@ -419,11 +426,11 @@ def merged(named: Iterable[tuple[str, Report]], incomplete: str = "") -> Report:
     environment: dict[str, str] = {}
     for _, report in reports:
         environment |= report.environment
-    not_asked = lines_of(reports, "not_asked")
+    not_asked, asking = lines_of(reports, "not_asked"), sum(bool(report.not_asked) for _, report in reports)
     known = (f"{several(names)}: {line}" for line, names in lines_of(reports, "known").items())
     return Report(
         tuple(own(name, report, case) for name, report in reports for case in settled(report)),
-        tuple(line if len(n) == len(reports) else f"{line} (in {several(n)})" for line, n in not_asked.items()),
+        tuple(line if len(n) == asking else f"{line} (in {several(n)})" for line, n in not_asked.items()),
         environment,
         tuple(replace(cause, apart="") for cause in attributed(reports, "causes")),
         (*([f"incomplete: {incomplete}"] if incomplete else []), *known),
