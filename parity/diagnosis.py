@@ -65,7 +65,7 @@ class Question:
     def few(self) -> "Question":
         """Some of the rows, the first one that failed among them: enough to reject most of what is wrong."""
         case, first = self.case, self.finding.tally.first
-        if case.batch <= FEW:
+        if case.batch <= FEW or self.finding.wrong:  # an array that is missing or of another shape may lack the rows
             return self
         failed = [first["batch"]] if first else []
         rows = np.unique([*failed, *np.linspace(0, case.batch - 1, FEW - len(failed)).astype(int)])

@@ -219,6 +219,7 @@ def test_json(run, files):
     assert list(report) == [
         "schema",
         "verdict",
+        "subject",
         "environment",
         "cases",
         *explained,
@@ -231,7 +232,7 @@ def test_json(run, files):
     assert {"keras", "tensorflow", "numpy", "backend"} <= set(report["environment"])
     (case,) = report["cases"]
     keys = ["id", "verdict", "proved", "method", "worst", "max_abs", "rms", "keras_worst", "first_divergence"]
-    assert list(case) == [*keys, "notes", "layers", "worst_elements"]
+    assert list(case) == [*keys, "notes", "layers", "worst_elements", "explained", "command"]
     assert (case["verdict"], case["proved"], case["method"]) == ("FAIL", True, ["stepwise"])
     assert case["worst"] > 100
     assert case["keras_worst"] < 1

@@ -20,6 +20,7 @@ from parity import cli, gate, options
 from parity.errors import InputError
 from parity.report import Blind, CaseReport, Cause, Report, merged
 
+ROOT = Path(__file__).parent.parent
 PORT = r"""
 import os, signal, time
 
@@ -361,22 +362,54 @@ def test_options_are_defined_once():
 # --- the action ---
 
 
+@pytest.fixture
+def action(folder, tmp_path):
+    """The action's script as the runner runs it, with a `python` that writes down what it is to install, in a workspace
+    with folders that are called as our packages are, and what an earlier run left. Returns the status."""
+    text = (ROOT / "action.yml").read_text()
+    script = textwrap.dedent(text.partition("      run: |\n")[2])
+    commands = {
+        "python": f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/installed\n',
+        "parity": f"#!{sys.executable}\nfrom parity.cli import main\nif __name__ == '__main__':\n    main()\n",
+    }
+    for name, text in commands.items():
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
+    work = tmp_path / "work"
+    for name in ("parity", "rnn_scratch"):
+        (work / name).mkdir(parents=True)
+        (work / name / "__init__.py").write_text("raise SystemExit(7)")
+    (work / "parity.md").write_text("an earlier run's")
+
+    def run(config, install=""):
+        told = {"GITHUB_STEP_SUMMARY": "summary", "GITHUB_OUTPUT": "output"}
+        environment = {name: str(tmp_path / value) for name, value in told.items()}
+        environment |= {"INSTALL": install, "CONFIG": config, "GITHUB_ACTION_PATH": "/an action"}
+        environment |= {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+        command = ["bash", "-eo", "pipefail", "-c", script]
+        return subprocess.run(command, cwd=work, env={**os.environ, **environment}, check=False).returncode
+
+    return run
+
+
 @pytest.mark.parametrize(("candidate", "status"), [("right", 0), ("wrong", 1)])
-def test_the_actions_script(folder, tmp_path, candidate, status):
-    """As the runner runs it, with a `python` that has nothing to install: the summary is there, red or green."""
-    action = (Path(__file__).parent.parent / "action.yml").read_text()
-    script = textwrap.dedent(action.partition("      run: |\n")[2])
-    (tmp_path / "python").write_text(f'#!/bin/sh\n[ "$2" = pip ] && exit 0\nexec {sys.executable} "$@"\n')
-    (tmp_path / "python").chmod(0o755)
-    told = {"GITHUB_STEP_SUMMARY": "summary", "GITHUB_OUTPUT": "output"}
-    environment = {name: str(tmp_path / value) for name, value in told.items()}
-    environment |= {"INSTALL": "one two", "CONFIG": written(folder, checks(candidate), "$(touch gotcha).toml")}
-    environment |= {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(Path(__file__).parent.parent)}
-    done = subprocess.run(
-        ["bash", "-eo", "pipefail", "-c", script], cwd=tmp_path, env={**os.environ, **environment}, check=False
-    )
-    assert done.returncode == status
+def test_the_actions_script(folder, tmp_path, action, candidate, status):
+    """The summary is there, red or green."""
+    assert action(written(folder, checks(candidate), "$(touch gotcha).toml")) == status
     assert (tmp_path / "output").read_text() == f"status={status}\n"
-    assert {0: "## PASS", 1: "## FAIL"}[status] in (tmp_path / "summary").read_text()
-    assert (tmp_path / "parity.xml").exists()
-    assert not (tmp_path / "gotcha").exists()
+    summary = (tmp_path / "summary").read_text()
+    assert {0: "## PASS", 1: "## FAIL"}[status] in summary
+    assert "an earlier run's" not in summary
+    assert (tmp_path / "work" / "parity.xml").exists()
+    assert not (tmp_path / "work" / "gotcha").exists()
+
+
+@pytest.mark.parametrize(
+    ("install", "packages"),
+    [("", ["/an action[report]"]), ("one[a] two\nthree\n", ["one[a]", "two", "three"])],
+)
+def test_what_the_action_installs(folder, tmp_path, action, install, packages):
+    assert action("nothing.toml", install) == 2
+    assert (tmp_path / "installed").read_text().splitlines() == ["-m", "pip", "install", "--quiet", *packages]
+    assert "an earlier run's" not in (tmp_path / "summary").read_text()
