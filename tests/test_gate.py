@@ -220,6 +220,7 @@ def test_allowances_as_they_are(folder):
         (checks("right", rest='outputs = "a.npy"\n'), "candidate and outputs: expected one of them"),
         (checks("right").replace("0 right", "a") + checks("right").replace("0 right", "a"), "'a' stands twice"),
         (checks("right") + '[[check.allow]]\nmistake = "bias-missing"\n', "the reason why"),
+        (checks("right", rest='only_mistake = "bias-mising"\n'), "check 1: only_mistake: no mistake has the id"),
         (checks("right") + ALLOW.format("bias-mising"), "did you mean bias-missing"),
         (checks("right") + ALLOW.replace("reason", "because").format("bias-missing"), "because: no such name"),
     ],
@@ -257,13 +258,19 @@ def test_the_command(folder, monkeypatch, capsys):
     assert "bias-missing" in out
     told = json.loads((folder / "r.json").read_text())
     assert [case["verdict"] for case in told["cases"]] == ["PASS", "FAIL"]
+    assert [case["command"].rpartition("parity check ")[2] for case in told["cases"]] == [
+        f"golden.npz --candidate port.py:{name}" for name in ("right", "unbiased")
+    ]
     assert "1 unbiased" in (folder / "r.xml").read_text()
     assert "bias-missing" in (folder / "r.md").read_text()
     assert run(monkeypatch, capsys, "check", written(folder, checks("right")))[0] == 0
     for more, said in (
         (("--candidate", "a.py:b"), "--candidate"),
         (("--units", "3"), "--units"),
-        (("--strict",), "--strict"),
+        (("--strict",), "--strict: expected none beside a file of checks"),
+        (("--save-failure", "f.npz"), "--save-failure: expected none beside"),
+        (("--input-shape", "3,4"), "--input-shape: expected none beside"),
+        (("--json", path), "it is that of MODEL"),
         (("--html", "/nowhere/r.html"), "cannot be written"),
     ):
         status, _, err = run(monkeypatch, capsys, "check", path, *more)
