@@ -393,13 +393,14 @@ def check_grid(model: None, select: dict[str, Any], options: dict[str, Any]) -> 
 def progress(total: int | None) -> Iterator[Callable[[Any], None]]:
     """A bar on the terminal, nothing in a pipe."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     console = Console(stderr=True)
     columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}")
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("starting", total=total)
-        yield lambda result: bar.update(task, advance=1, description=getattr(result, "id", result))
+        yield lambda result: bar.update(task, advance=1, description=escape(printable(getattr(result, "id", result))))
 
 
 @contextlib.contextmanager

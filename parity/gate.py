@@ -124,16 +124,16 @@ def allowed(table: Mapping[str, Any], where: str) -> dict[str, str]:
 # --- the run ---
 
 
-def run(checks: Sequence[Check], done: Callable[[Any], None] = lambda report: None) -> list[tuple[str, Report]]:
-    """Each check's name and report, in the file's order. One that did not run is an ERROR; an interruption keeps what
-    there is, and every check that it left out is an ERROR as well."""
+def run(checks: Sequence[Check], done: Callable[[str], None] = lambda name: None) -> list[tuple[str, Report]]:
+    """Each check's name and report, in the file's order. done: called with each name as it comes. One that did not run
+    is an ERROR; an interruption keeps what there is, and every check that it left out is an ERROR as well."""
     reports: dict[str, Report] = {}
     with contextlib.suppress(KeyboardInterrupt):
         for check, found in shared(judge, checks, processes(checks), limit):
-            report = error(check, f"check: {found.why}") if isinstance(found, Lost) else found
-            reports[check.name] = replace(report, command=check.command)
-            done(reports[check.name])
-    return [(check.name, reports.get(check.name) or error(check, INTERRUPTED)) for check in checks]
+            reports[check.name] = error(check, f"check: {found.why}") if isinstance(found, Lost) else found
+            done(check.name)
+    every = ((check, reports.get(check.name) or error(check, INTERRUPTED)) for check in checks)
+    return [(check.name, replace(report, command=check.command)) for check, report in every]
 
 
 INTERRUPTED = "did not run: interrupted"

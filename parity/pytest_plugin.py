@@ -20,6 +20,7 @@ class Run:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.path: str | None = config.getoption("parity_report")
+        self.file = config.invocation_params.dir / (self.path or "")  # wherever a test has gone to
         self.made: list[tuple[str, Any]] = []
         self.crashed: list[tuple[str, str]] = []
         self.early = ""
@@ -67,9 +68,16 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         check_mistake(run_options(config).get("only_mistake"), "--parity-")
         if config.getoption("parity_report") and not hasattr(config, "workerinput"):
+            refuse_path_of_others(config)
             report_writer(config.getoption("parity_report"), try_only=True)
     except ParityError as error:
         raise pytest.UsageError(str(error)) from None
+
+
+def refuse_path_of_others(config: pytest.Config) -> None:
+    other = config.getoption("xmlpath", None)
+    if other and Path(other).resolve() == Path(config.getoption("parity_report")).resolve():
+        raise InputError(f"--parity-report: {other}: expected a file of its own; it is that of --junitxml")
 
 
 SUFFIXES = {".html": "html", ".json": "json", ".xml": "junit", ".md": "markdown"}
@@ -281,6 +289,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """The reports go with the test's own one, which xdist carries to the process that writes them."""
     report = yield
     if "assert_parity" in getattr(item, "fixturenames", ()):
+        if call.when == "setup" and FAILED in item.stash:  # run once more by a plugin that does so
+            del item.stash[FAILED]
         if report.failed:
             item.stash[FAILED] = last_line(report)
         if call.when == "teardown":
@@ -340,9 +350,11 @@ class Collector:
         if stopped and self.run.tests < session.testscollected:
             self.run.early = self.run.early or f"the run was stopped: {stopped}"
         if self.run.path and not session.config.option.collectonly:
-            report_writer(self.run.path, self.run.report())
+            report_writer(str(self.run.file), self.run.report())
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        from parity.printing import printable
+
         run = self.run
         if not (run.made or run.path):
             return
@@ -351,7 +363,7 @@ class Collector:
         early = f"; INCOMPLETE: {run.early}" if run.early else ""
         where = f"; report in {run.path}" if run.path else ""
         checks = sum(bool(made.cases) for _, made in run.made)
-        terminalreporter.write_line(f"parity: {checks} checks, cases: {counts}{early}{where}")
+        terminalreporter.write_line(printable(f"parity: {checks} checks, cases: {counts}{early}{where}"))
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -359,4 +371,4 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if not hasattr(session.config, "workerinput"):
         session.config.pluginmanager.register(Collector(run), "parity-collector")
         if run.path and not session.config.option.collectonly:
-            Path(run.path).unlink(missing_ok=True)  # a run that dies leaves no report, not an old one
+            run.file.unlink(missing_ok=True)  # a run that dies leaves no report, not an old one

@@ -356,6 +356,14 @@ def test_a_run_that_checks_nothing_is_no_pass(suite, pytester):
     assert told["cases"][0]["notes"] == ["nothing was checked"]
 
 
+def test_the_report_is_where_it_was_asked_for(suite, pytester):
+    moves = GOOD.rstrip() + "; import os; os.chdir('golden')\n"
+    suite(moves, "--parity-report=r.json").assert_outcomes(passed=1)
+    assert read(pytester)["verdict"] == "PASS"
+    done = suite(GOOD, "--parity-report=r.xml", "--junitxml=./r.xml")
+    assert "expected a file of its own" in done.stderr.str()
+
+
 def test_two_checks_in_a_test_have_names_of_their_own(suite, pytester):
     suite(
         "def test_two(assert_parity):\n" + 2 * "    assert_parity(right, 'golden/rnn.npz')\n", "--parity-report=r.xml"
