@@ -107,10 +107,14 @@ def run_options(config: pytest.Config) -> dict[str, Any]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    cases: list[Any] | None = None
+    refused = ""
     try:
         cases = cases_of(metafunc)
     except ParityError as error:
-        pytest.fail(f"{metafunc.definition.nodeid}: parity_grid: {error}", pytrace=False)
+        refused = f"{metafunc.definition.nodeid}: parity_grid: {error}"
+    if refused:  # out of the `except`, whose exception pytest would tell as well
+        pytest.fail(refused, pytrace=False)
     if cases is not None:
         metafunc.parametrize("parity_case", cases, ids=[case.id for case in cases])
 
@@ -190,6 +194,9 @@ class AssertParity:
         if isinstance(keras_layer, str | Path) and str(keras_layer).endswith(".npz"):
             if record is None:
                 refuse(own, str(keras_layer))
+            elif not callable(record):
+                kind = type(record).__name__
+                raise InputError(f"record: expected a Keras layer, or a function that returns one; received {kind}")
             path = self.golden(Path(keras_layer), record, own | {"seed": options.get("seed", 0)})
             return api.check_file(candidate, str(path), **options)
         if record is not None:

@@ -125,6 +125,7 @@ def test_one_step(assert_parity):
         ("'golden/rnn.npz', mask='rubbish'", "mask: golden/rnn.npz has its own inputs"),
         ("'golden/rnn.npz', initial_state=1", "initial_state: golden/rnn.npz has"),
         ("'golden/rnn.npz', input_shape=(3, 4)", "input_shape: golden/rnn.npz has"),
+        ("'golden/rnn.npz', record='rubbish'", "record: expected a Keras layer, or a function that"),
         ("CASE, np.zeros((9, 9, 9))", "x: a case of the grid has its own inputs"),
         ("CASE, input_shape=(3, 4)", "input_shape: a case of the grid has"),
         ("CASE, record=3", "record: a case of the grid has"),
@@ -194,6 +195,7 @@ def test_a_marker_that_makes_no_sense(suite, marker, said):
     assert "test_port.py::test_grid: parity_grid: " in done.stdout.str()
     assert said in done.stdout.str()
     assert "pytest_plugin.py" not in done.stdout.str()
+    assert "another exception" not in done.stdout.str()
     assert done.ret != 0
 
 
