@@ -360,11 +360,11 @@ class Collector:
             report_writer(str(self.run.file), self.run.report())
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        from parity.printing import printable
-
         run = self.run
         if not (run.made or run.path):
             return
+        from parity.printing import printable
+
         report = run.report()
         counts = ", ".join(f"{number} {name}" for name, number in report.counts.items() if name != "cases" and number)
         early = f"; INCOMPLETE: {run.early}" if run.early else ""

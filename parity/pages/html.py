@@ -22,6 +22,7 @@ def to_html(report: Report) -> str:
         report=report,
         only=report.cases[0] if len(report.cases) == 1 else None,
         told=shown,
+        one=not any(case.explained for case in report.cases),  # not of several, each with its own remarks
         short=troubled(report)[:SHORT],
         bad=len(troubled(report)),
         unsaid=len(troubled(report)) - MOST,
