@@ -16,6 +16,7 @@ from parity.candidates import Candidate, Outputs, scratch
 from parity.cases import WEIGHTS, Case
 from parity.errors import CandidateError, InputError, MissingExtraError
 from parity.golden import Recorded
+from parity.printing import printable
 from parity.question import check_mistake, check_shape_and_seed, make_tolerance, put
 from parity.report import CaseReport, Report
 from parity.survey import Survey, needs
@@ -100,7 +101,7 @@ class ParityAssertionError(AssertionError):
 
     def __init__(self, report: Report) -> None:
         again = [f"again: {report.command}"] if report.command else []
-        super().__init__("\n".join([str(report), *again]))
+        super().__init__(printable("\n".join([str(report), *report.worst_lines, *again])))
         self.report = report
 
 

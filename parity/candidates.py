@@ -3,7 +3,9 @@
 import copy
 import functools
 import inspect
+import os
 import re
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -103,7 +105,15 @@ class Call:
                     return self.function(**dict(zip(self.inputs, values, strict=True)), **given)
                 return self.function(*values, **given)
         except (Exception, SystemExit) as error:
-            raise CandidateError(f"candidate: raised {one_line(error)}") from error
+            raise CandidateError(f"candidate: raised {one_line(error)}{place(error)}") from error
+
+
+def place(error: BaseException) -> str:
+    """Where in the candidate's own file it was: deeper than that are its libraries."""
+    frames = traceback.extract_tb(error.__traceback__)[1:]
+    frames = [frame for frame in frames if "site-packages" not in frame.filename]
+    lines = [frame.lineno for frame in frames if frame.filename == frames[0].filename]
+    return f" ({os.path.relpath(frames[0].filename)}, line {lines[-1]})" if lines else ""
 
 
 class Function:

@@ -4,7 +4,6 @@ import contextlib
 import json
 import logging
 import os
-import shlex
 import signal
 import sys
 import traceback
@@ -17,6 +16,7 @@ import click
 
 from parity.errors import InputError, ParityError
 from parity.options import NAMED, OPTIONS, checked
+from parity.printing import printable
 
 
 def several(element: Callable[[str], Any], expected: str) -> Callable[..., Any]:
@@ -110,10 +110,11 @@ def check(model: str | None, listing: bool, verbose: bool, **options: Any) -> in
     select = {name: options[name] for name in AXES if options[name] is not None}
     if listing:
         for case in grid(select, options["only"], options["seed"]):
-            click.echo(case.id)
+            say(case.id)
         return 0
     from parity.files import Golden, packed, writing
 
+    refuse_same_paths(model, options)
     with pages(options) as write, writing(options["save_failure"], "--save-failure") as write_failure:
         quiet()
         ask: Any = (
@@ -122,13 +123,16 @@ def check(model: str | None, listing: bool, verbose: bool, **options: Any) -> in
             else {".npz": check_file, ".toml": check_gate}.get(os.path.splitext(model)[1], check_model)
         )
         try:
-            report = replace(ask(model, select, options), command=command())
+            report, table = ask(model, select, options)
+            report = replace(report, command=command(), subject=subject(model, options))
         except ParityError as error:
-            write(failure(model or "grid", error))
+            write(replace(failure(model or "grid", error), subject=subject(model, options)))
             raise
         write(report)
         if report.failure is not None:
             write_failure(packed(Golden((report.failure,))))
+    if table is not None:
+        console().print(table)
     show(report, verbose)
     return int(report.exit_status)
 
@@ -160,7 +164,7 @@ def record(model: str, output: str, **options: Any) -> int:
     golden = parity.record(model, output, x, **arrays, **options)
     size = os.path.getsize(output)
     recorded = ", ".join(f"{name} {value}" for name, value in golden.provenance["environment"].items())
-    click.echo(f"{output}: {len(golden.cases)} cases, {size:,} bytes\n{recorded}")
+    say(f"{output}: {len(golden.cases)} cases, {size:,} bytes\n{recorded}")
     return 0
 
 
@@ -187,25 +191,41 @@ def port(model: str, to: str, layout: str | None, output: str | None, seed: int)
     path = output or f"{os.path.splitext(os.path.basename(model))[0]}{FORMATS[to].suffix}"
     made, report, why = api.port(model, to, path, layout=layout, seed=seed)
     show_manifest(made.manifest)
-    click.echo(f"{path}, {path}.json: {len(made.data):,} bytes")
+    say(f"{path}, {path}.json: {len(made.data):,} bytes")
     if report is None:
-        click.echo(f"not verified: {why}")
+        say(f"not verified: {why}")
         return 2
     show(report, False)
     return int(report.exit_status)
 
 
 def show_manifest(manifest: Any) -> None:
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     table = Table("array", "shape", "from Keras's", "transposed", "gates")
     for layer in manifest["layers"]:
         for array in layer["arrays"]:
             cells = array["name"], str(tuple(array["shape"])), f"{layer['layer']} {array['from']}"
-            table.add_row(*map(Text, cells), "yes" if array["transposed"] else "no", " ".join(layer.get("gates", [])))
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+            table.add_row(*map(cell, cells), "yes" if array["transposed"] else "no", " ".join(layer.get("gates", [])))
+    console(140).print(table)
+
+
+def console(width: int = 160) -> Any:
+    """The terminal; in a pipe so many columns."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else width)
+
+
+def cell(text: object) -> Any:
+    """Text from anywhere, in a table: no markup and no control characters."""
+    from rich.text import Text
+
+    return Text(printable(text))
+
+
+def say(text: object, err: bool = False) -> None:
+    click.echo(printable(text), err=err)
 
 
 @cli.command()
@@ -236,39 +256,53 @@ def score(json_path: str | None, layer: tuple[str, ...] | None, only: str | None
 
 
 def show_score(score: Any) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("", "number", "of", "share")
     for what, (number, of) in score.counts.items():
         table.add_row(what, f"{number:,}", f"{of:,}", f"{number / of:.1%}" if of else "")
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
-    click.echo(f"largest ratio of a correct evaluation: {score.largest:.3g} radii; {score.seconds:.0f} s")
+    console(140).print(table)
+    say(f"largest ratio of a correct evaluation: {score.largest:.3g} radii; {score.seconds:.0f} s")
     for what, lines in (("accused", score.accused), ("missed", score.missed), ("misnamed", score.misnamed)):
         for line in lines[:MOST_LINES]:
-            click.echo(f"{what}: {line}")
+            say(f"{what}: {line}")
         if len(lines) > MOST_LINES:
-            click.echo(f"{what}: and {len(lines) - MOST_LINES} more (--json has all)")
+            say(f"{what}: and {len(lines) - MOST_LINES} more (--json has all)")
 
 
 MOST_LINES = 20
-MOST_ELEMENTS = 5
 
 
 def always(options: dict[str, Any]) -> dict[str, Any]:
     return checked({name: options[name] for name in NAMED if options[name] is not None})
 
 
-def refuse_selection(select: dict[str, Any], options: dict[str, Any]) -> None:
+def refuse_selection(
+    select: dict[str, Any], options: dict[str, Any], instead: str = "with a model, give --inputs or --input-shape"
+) -> None:
     if select or options["only"]:
         name = next(iter(select), "case").replace("_", "-")
-        raise InputError(f"--{name} selects cases of the grid; with a model, give --inputs or --input-shape")
+        raise InputError(f"--{name} selects cases of the grid; {instead}")
 
 
 def refuse(options: dict[str, Any], what: str, *given: str) -> None:
     for name in given:
         if options[name]:
-            raise InputError(f"--{name.replace('_', '-')}: expected a model to go with it; {what}")
+            raise InputError(f"--{name.replace('_', '-')}: {what}")
+
+
+def refuse_same_paths(model: str | None, options: dict[str, Any]) -> None:
+    """InputError where one of the files to write is another one, or one that is read."""
+    from parity.pages import FORMATS
+
+    written, read = (*FORMATS, "save_failure"), ("inputs", "outputs", "mask", "initial_state", "candidate")
+    named = {"MODEL": model, **{f"--{name.replace('_', '-')}": options[name] for name in (*read, *written)}}
+    first: dict[str, str] = {}
+    for name, path in named.items():
+        real = os.path.realpath(path) if path else ""
+        if path and name.removeprefix("--").replace("-", "_") in written and real in first:
+            raise InputError(f"{name}: {path}: expected a file of its own; it is that of {first[real]}")
+        first.setdefault(real, name)
 
 
 def check_file(path: str, select: dict[str, Any], options: dict[str, Any]) -> Any:
@@ -276,31 +310,30 @@ def check_file(path: str, select: dict[str, Any], options: dict[str, Any]) -> An
     from parity.arrays import load_outputs
 
     refuse_selection(select, options)
-    refuse(options, "the file has its own", "inputs", "mask", "initial_state", "input_shape")
+    own = "expected a model to go with it; the file has its own"
+    refuse(options, own, "inputs", "mask", "initial_state", "input_shape")
     one_of(options, "candidate", "outputs")
     outputs = load_outputs(options["outputs"])
     candidate = options["candidate"] if outputs is None else outputs
-    return api.check_file(candidate, path, **always(options))
+    return api.check_file(candidate, path, **always(options)), None
 
 
 def check_gate(path: str, select: dict[str, Any], options: dict[str, Any]) -> Any:
     from parity import gate
 
-    refuse_selection(select, options)
+    refuse_selection(select, options, "the file lists its checks")
+    own = "expected none beside a file of checks; each has its own"
     given = [name for name in NAMED if options[name] not in (None, NAMED[name].default)]
-    refuse(dict.fromkeys(given, True), "each check in the file has its own", *given)
-    refuse(options, "each check in the file has its own", "candidate", "outputs", "inputs", "mask", "initial_state")
+    refuse(dict.fromkeys(given, True), own, *given)
+    refuse(options, own, "candidate", "outputs", "inputs", "mask", "initial_state", "input_shape", "save_failure")
     checks = gate.read(path)
     with progress(len(checks)) as done:
         reports = gate.run(checks, done)
-    show_gate(reports)
-    return gate.together(reports)
+    return gate.together(reports), gate_table(reports)
 
 
-def show_gate(reports: Any) -> None:
-    from rich.console import Console
+def gate_table(reports: Any) -> Any:
     from rich.table import Table
-    from rich.text import Text
 
     table = Table("check", "verdict", "largest, radii", "why")
     for name, report in reports:
@@ -308,8 +341,8 @@ def show_gate(reports: Any) -> None:
         blind = [f"not visible: {found.id}" for found in report.not_visible]
         notes = [note for case in report.cases for note in case.notes] if report.verdict == "ERROR" else []
         largest = "" if report.worst is None else f"{report.worst:.3g}"
-        table.add_row(*map(Text, (name, report.verdict, largest, ", ".join([*causes, *notes, *blind][:4]))))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+        table.add_row(*map(cell, (name, report.verdict, largest, ", ".join([*causes, *notes, *blind][:4]))))
+    return table
 
 
 def check_model(model: str, select: dict[str, Any], options: dict[str, Any]) -> Any:
@@ -322,7 +355,7 @@ def check_model(model: str, select: dict[str, Any], options: dict[str, Any]) -> 
     if options["outputs"] and not options["inputs"]:
         raise InputError("--outputs: expected --inputs too, the inputs that they were computed from")
     outputs = load_array("--outputs", options["outputs"])
-    return api.check(
+    report = api.check(
         (options["candidate"] or scratch) if outputs is None else outputs,
         model,
         load_array("--inputs", options["inputs"]),
@@ -331,6 +364,7 @@ def check_model(model: str, select: dict[str, Any], options: dict[str, Any]) -> 
         initial_state=load_array("--initial-state", options["initial_state"]),
         **always(options),
     )
+    return report, None
 
 
 def one_of(options: dict[str, Any], *names: str) -> None:
@@ -342,7 +376,8 @@ def check_grid(model: None, select: dict[str, Any], options: dict[str, Any]) -> 
     from parity import api
     from parity.cases import grid
 
-    refuse(options, "the grid draws its own", "inputs", "outputs", "mask", "initial_state", "input_shape")
+    own = "expected a model to go with it; the grid draws its own"
+    refuse(options, own, "inputs", "outputs", "mask", "initial_state", "input_shape")
     one = bool(options["candidate"]) and "layer" not in select  # a port is a port of one layer
     cases = grid({"layer": ["simple_rnn"], **select} if one else select, options["only"], options["seed"])
     with progress(len(cases)) as done:
@@ -350,20 +385,22 @@ def check_grid(model: None, select: dict[str, Any], options: dict[str, Any]) -> 
         given.pop("timeout", None)
         report = api.check_grid(options["candidate"], cases, **given, done=done)
     others = ("other layers: --layer names what the candidate is a port of",) if one else ()
-    return replace(report, not_asked=(*others, *report.not_asked))
+    alone = tuple(c if c.verdict == "PASS" else replace(c, command=command(case=c.id)) for c in report.cases)
+    return replace(report, cases=alone, not_asked=(*others, *report.not_asked)), None
 
 
 @contextlib.contextmanager
 def progress(total: int | None) -> Iterator[Callable[[Any], None]]:
     """A bar on the terminal, nothing in a pipe."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     console = Console(stderr=True)
     columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}")
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("starting", total=total)
-        yield lambda result: bar.update(task, advance=1, description=getattr(result, "id", result))
+        yield lambda result: bar.update(task, advance=1, description=escape(printable(getattr(result, "id", result))))
 
 
 @contextlib.contextmanager
@@ -386,11 +423,29 @@ def pages(options: dict[str, Any]) -> Iterator[Callable[[Any], None]]:
         yield write
 
 
-def command() -> str:
-    """The command line that this is, for a shell; with the backend, where the environment named it."""
-    backend = os.environ.get("KERAS_BACKEND")
-    named = [f"KERAS_BACKEND={shlex.quote(backend)}"] if backend else []
-    return " ".join([*named, shlex.join(["parity", *sys.argv[1:]])])
+def command(case: str | None = None) -> str:
+    """The command line that this is; or that of one case of the grid, which writes no report."""
+    from parity.report import shell_line
+
+    words = ["parity", *sys.argv[1:]]
+    return shell_line(words if case is None else [*without_reports(words), "--case", case])
+
+
+def without_reports(words: list[str]) -> list[str]:
+    """The words without the options that write a file: `--json FILE` and `--json=FILE`."""
+    from parity.pages import FORMATS
+
+    writes = [f"--{name}" for name in (*FORMATS, "save-failure")]
+    before = ["", *words]
+    return [w for b, w in zip(before, words, strict=False) if b not in writes and w.partition("=")[0] not in writes]
+
+
+def subject(model: str | None, options: dict[str, Any]) -> str:
+    """What is checked against what."""
+    if model and model.endswith(".toml"):
+        return model
+    unnamed = "the Keras here" if model and model.endswith(".npz") else "rnn_scratch"
+    return f"{options['candidate'] or options['outputs'] or unnamed} against {model or 'the grid'}"
 
 
 def failure(what: str, error: ParityError) -> Any:
@@ -404,35 +459,28 @@ def failure(what: str, error: ParityError) -> Any:
 def show(report: Any, verbose: bool) -> None:
     if verbose:
         show_tables(report)
-    click.echo(str(report))
-    worst = [(element, case) for case in report.cases if case.verdict == "FAIL" for element in case.worst_elements]
-    worst.sort(key=lambda pair: -pair[0].ratio)
-    for element, case in worst[:MOST_ELEMENTS]:
-        click.echo(f"worst: {element.place}" + (f" in {case.id}" if len(report.cases) > 1 else ""))
+    say("\n".join([str(report), *report.worst_lines]))
 
 
 def show_tables(report: Any) -> None:
     """A row for every case, and for every layer of a model."""
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 160)
     table = Table("case", "verdict", "proved", "worst", "Keras", "method")
     for case in report.cases:
         proved = "yes" if case.proved else "no"
         numbers = ("" if value is None else f"{value:.3g}" for value in (case.worst, case.keras_worst))
-        table.add_row(escape(case.id), case.verdict, proved, *numbers, ", ".join(case.method))
-    console.print(table)
+        table.add_row(cell(case.id), case.verdict, proved, *numbers, ", ".join(case.method))
+    console().print(table)
     for case in report.cases:
-        table = Table("layer", "kind", "verdict", "worst", "method", "", title=escape(case.id))
+        table = Table("layer", "kind", "verdict", "worst", "method", "", title=cell(case.id))
         for layer in case.layers:
             worst = "" if layer.worst is None else f"{layer.worst:.3g}"
             told = "its inputs already differed" if layer.inputs_differed else ""
             cells = (layer.name, layer.kind, layer.verdict, worst, ", ".join(layer.method), told)
-            table.add_row(*map(escape, cells))
+            table.add_row(*map(cell, cells))
         if case.layers:
-            console.print(table)
+            console().print(table)
 
 
 def quiet() -> None:
@@ -458,11 +506,13 @@ def main() -> None:
     except Exception:  # a defect of ours; Python's own status for it, 1, would say FAIL
         traceback.print_exc()
         status = complain("this is a defect of keras-parity; please report it with the lines above")
+    except BaseException as error:  # a candidate's own
+        status = complain(f"raised {type(error).__name__}: {error}")
     sys.exit(status)
 
 
 def complain(message: str) -> int:
-    click.echo(f"ERROR  {' '.join(message.split())}", err=True)
+    say(f"ERROR  {' '.join(message.split())}", err=True)
     return 2
 
 

@@ -84,7 +84,7 @@ class Question:
     def few(self) -> "Question":
         """Some of the rows, the first one that failed among them: enough to reject most of what is wrong."""
         case, first = self.case, self.finding.tally.first
-        if case.batch <= FEW or self.finding.wrong:
+        if case.batch <= FEW or self.finding.wrong:  # an array that is missing or of another shape may lack the rows
             return self
         failed = [first["batch"]] if first else []
         rows = np.unique([*failed, *np.linspace(0, case.batch - 1, FEW - len(failed)).astype(int)])
@@ -368,23 +368,35 @@ def telling(questions: Sequence[Question], first: Sequence[Key], second: Sequenc
 # --- a PASS ---
 
 
-def blind_spots(
-    findings: Iterable[Finding], only: str | None = None, seconds: float = math.inf
-) -> tuple[tuple[Blind, ...], tuple[str, ...]]:
-    """The mistakes that these answers would not have shown: those that a port may have made and still pass. Of each
-    whether it is the same function with these weights, and why it does not show. Beside them the ids of those that
-    were not looked for within so many seconds of this thread's time."""
+@dataclass(frozen=True)
+class Adequacy:
+    """What a PASS is worth. blind: the mistakes that a port may have made and still pass; visible: the ids of those
+    that would have shown; left: of those that were not looked for, for want of time."""
+
+    blind: tuple[Blind, ...] = ()
+    visible: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+
+
+def adequacy(findings: Iterable[Finding], only: str | None = None, seconds: float = math.inf) -> Adequacy:
+    """The mistakes that these answers would not have shown; of each whether it is the same function with these weights,
+    and why it does not show. seconds: of this thread's time."""
     deadline = time.thread_time() + seconds
     questions = [question for question in asked(findings) if not question.failed]
     slices = [question.few() for question in questions]
     whole = [question for question, part in zip(questions, slices, strict=True) if part is not question]
     found: dict[str, Blind] = {}
+    applied: list[str] = []
     common = [m for m in MISTAKES.values() if only in (None, m.id) and is_common(m.id)]
+    left: tuple[str, ...] = ()
     for n, mistake in enumerate(common):
         if time.thread_time() > deadline:
-            return tuple(found.values()), tuple(m.id for m in common[n:])
+            left = tuple(m.id for m in common[n:])
+            break
         first, then = (questions, ()) if mistake.mixes_rows else (slices, whole)
-        for label in dict.fromkeys(label for question in first for label in question.variants(mistake)):
+        labels = dict.fromkeys(label for question in first for label in question.variants(mistake))
+        applied += [mistake.id] if labels else []
+        for label in labels:
             if any(shows(question, mistake, label) for question in (*first, *then)):
                 continue
             applies = [question for question in questions if label in question.variants(mistake)]
@@ -394,7 +406,7 @@ def blind_spots(
             known = found.get(mistake.id)
             if known is None or known.same:  # of several variants one that merely does not show
                 found[mistake.id] = Blind(mistake.id, mistake.what, why, same, label)
-    return tuple(found.values()), ()
+    return Adequacy(tuple(found.values()), tuple(name for name in applied if name not in found), left)
 
 
 def shows(question: Question, mistake: Mistake, label: str) -> bool:

@@ -91,7 +91,8 @@ def listed(what: str, bad: NDArray[np.bool_]) -> str:
 def row_alone(failed: Sequence[Question]) -> str | None:
     """Which row it is, the first or the last, that alone is off in all of several questions. The probes have a weight
     for each row, so they would accuse one."""
-    seen = [off.outside.any(axis=(1, 2)) for q in failed if q.case.batch > 1 and (off := residuals(q)) is not None]
+    offs = [residuals(question) for question in failed if question.case.batch > 1]
+    seen = [np.asarray(off.outside.any(axis=(1, 2))) for off in offs if off is not None]
     for name, end in (("first", 0), ("last", -1)):
         if len(seen) > 1 and all(rows[end] and rows.sum() == 1 for rows in seen):
             return name
@@ -117,7 +118,7 @@ def paths(questions: Sequence[Question], seen: Off | None) -> Iterator[str]:
         wrong += ["the input (it is off for unit inputs)"] if not alone and off.outside.any() else []
     if states is not None and states.failed and not wrong:
         wrong += ["the recurrent path (it is off for unit states and an input of zeros)"]
-    steps = [False] if seen is None else [bool(at.any()) for at in seen.outside.swapaxes(0, 1)]
+    steps = [False] if seen is None else [bool(seen.outside[:, t].any()) for t in range(seen.outside.shape[1])]
     later = not steps[0] and all(steps[1:])
     if inputs is not None and not inputs.failed and not wrong and later:
         yield "unit inputs and one step from zeros are right: the error comes by the recurrent path"

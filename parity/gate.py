@@ -10,10 +10,10 @@ mistake = "bias-missing"
 reason = "the model has no bias"
 """
 
-import concurrent.futures
 import contextlib
-import multiprocessing
+import math
 import os
+import shlex
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,12 +21,16 @@ from pathlib import Path
 from typing import Any
 
 from parity.errors import InputError, ParityError
-from parity.options import NAMED, checked, expect
-from parity.report import CaseReport, Report, environment, merged
+from parity.options import NAMED, check_mistake, checked, expect
+from parity.report import CaseReport, Report, environment, merged, shell_line
+from parity.workers import Lost, shared
 
 KEYS = ("name", "model", "candidate", "outputs", "inputs", "allow", *NAMED)
 FEW = 3
-"""So many checks of golden files run in this process: to start others takes longer."""
+"""So many checks of golden files are done by the time that another process has started."""
+
+QUESTIONS = 50
+"""`timeout` is of one question, which a Python function cannot be stopped in; its whole check is, after so many."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,17 @@ class Check:
     inputs: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     allow: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def command(self) -> str:
+        """The command line that repeats it alone."""
+        given = {"candidate": self.candidate, "inputs": self.inputs, "outputs": self.outputs}
+        words = [word for name, value in given.items() if value for word in (f"--{name}", value)]
+        for name, value in self.options.items():
+            if value is not False:
+                words += [f"--{NAMED[name].flag}", *([] if value is True else [str(value)])]
+        folder = "" if os.path.samefile(self.folder, ".") else f"cd {shlex.quote(os.path.relpath(self.folder))} && "
+        return folder + shell_line(["parity", "check", self.model, *words])
 
 
 # --- the file ---
@@ -76,8 +91,10 @@ def one(table: Mapping[str, Any], where: str, folder: str) -> Check:
         raise InputError(f"{where}model: expected a golden file or a saved model; there is none")
     if texts["candidate"] and texts["outputs"]:
         raise InputError(f"{where}candidate and outputs: expected one of them")
+    options = checked(table, where)
+    check_mistake(options.get("only_mistake"), where)
     name = texts.pop("name") or f"{texts['model']} {texts['candidate'] or texts['outputs'] or ''}".strip()
-    return Check(name, folder, **texts, options=checked(table, where), allow=allowed(table, where))  # type: ignore[arg-type]
+    return Check(name, folder, **texts, options=options, allow=allowed(table, where))  # type: ignore[arg-type]
 
 
 def text(table: Mapping[str, Any], key: str, where: str) -> str | None:
@@ -107,38 +124,32 @@ def allowed(table: Mapping[str, Any], where: str) -> dict[str, str]:
 # --- the run ---
 
 
-def run(checks: Sequence[Check], done: Callable[[Any], None] = lambda report: None) -> list[tuple[str, Report]]:
-    """Each check's name and report, in the file's order. One that did not run is an ERROR; an interruption keeps what
-    there is, and every check that it left out is an ERROR as well."""
+def run(checks: Sequence[Check], done: Callable[[str], None] = lambda name: None) -> list[tuple[str, Report]]:
+    """Each check's name and report, in the file's order. done: called with each name as it comes. One that did not run
+    is an ERROR; an interruption keeps what there is, and every check that it left out is an ERROR as well."""
     reports: dict[str, Report] = {}
-    try:
-        for name, report in judged(checks):
-            reports[name] = report
-            done(report)
-    except KeyboardInterrupt:
-        missing = "did not run: interrupted"
-    else:
-        missing = "did not run: its process died"
-    return [(check.name, reports.get(check.name) or error(check, missing)) for check in checks]
+    with contextlib.suppress(KeyboardInterrupt):
+        for check, found in shared(judge, checks, processes(checks), limit):
+            reports[check.name] = error(check, f"check: {found.why}") if isinstance(found, Lost) else found
+            done(check.name)
+    every = ((check, reports.get(check.name) or error(check, INTERRUPTED)) for check in checks)
+    return [(check.name, replace(report, command=check.command)) for check, report in every]
 
 
-def judged(checks: Sequence[Check]) -> Any:
-    processes = min(len(checks), os.cpu_count() or 1)
+INTERRUPTED = "did not run: interrupted"
+
+
+def processes(checks: Sequence[Check]) -> int:
+    """One for each core, but not more than there is work for."""
     light = all(check.model.endswith(".npz") for check in checks)
-    if processes == 1 or (light and len(checks) <= FEW):
-        for check in checks:
-            yield check.name, judge(check)
-        return
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(processes, context) as pool:
-        futures = {pool.submit(judge, check): check for check in checks}
-        try:
-            for future in concurrent.futures.as_completed(futures):
-                with contextlib.suppress(concurrent.futures.process.BrokenProcessPool):
-                    yield futures[future].name, future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    return min(math.ceil(len(checks) / (FEW if light else 1)), os.cpu_count() or 1)
+
+
+def limit(check: Check) -> float:
+    """Seconds for a whole check. Programs and graphs have theirs for each question."""
+    candidate, seconds = check.candidate or "", check.options.get("timeout")
+    is_function = ":" in candidate and not candidate.startswith("cmd:")
+    return QUESTIONS * float(seconds) if is_function and seconds else math.inf
 
 
 def judge(check: Check) -> Report:
@@ -169,16 +180,24 @@ def ask(check: Check) -> Report:
 
 def without_allowed(check: Check, report: Report) -> Report:
     """The report without the blind spots that may stay, which are told; and with those told that did not occur."""
-    occurred = {blind.id for blind in report.not_visible}
     told = [
-        f"allowed not to be visible: {mistake} ({reason})"
-        if mistake in occurred
-        else f"allowed, but visible here: {mistake}; take it out of the file"
+        allowance(report, mistake, reason)
         for mistake, reason in check.allow.items()
         if report.verdict in ("PASS", "INCONCLUSIVE")
     ]
     blind = tuple(blind for blind in report.blind if blind.same or blind.id not in check.allow)
     return replace(report, blind=blind, known=(*report.known, *told), failure=None)
+
+
+def allowance(report: Report, mistake: str, reason: str) -> str:
+    """What became of a blind spot that may stay."""
+    if any(blind.id == mistake for blind in report.not_visible):
+        return f"allowed not to be visible: {mistake} ({reason})"
+    if mistake in report.visible:
+        return f"allowed, but visible here: {mistake}; take it out of the file"
+    if any(blind.id == mistake for blind in report.no_difference):
+        return f"allowed, but no difference with these weights: {mistake}; it needs no allowance"
+    return f"allowed, but not looked for here: {mistake}; it does not apply to this layer, or to what was asked"
 
 
 def error(check: Check, what: str) -> Report:
@@ -187,5 +206,5 @@ def error(check: Check, what: str) -> Report:
 
 def together(reports: Sequence[tuple[str, Report]]) -> Report:
     """All of them in one, which says so where the run was interrupted."""
-    left = sum("did not run: interrupted" in case.notes for _, report in reports for case in report.cases)
+    left = sum(INTERRUPTED in case.notes for _, report in reports for case in report.cases)
     return merged(reports, incomplete=f"interrupted: {left} of {len(reports)} checks did not run" if left else "")

@@ -11,13 +11,15 @@ from parity.errors import InputError
 
 @dataclass(frozen=True)
 class Option:
-    """name: the keyword of `parity.check`. kind: its type. least: the smallest number that makes sense."""
+    """name: the keyword of `parity.check`. kind: its type. least: the smallest number that makes sense, itself
+    unless it is open."""
 
     name: str
     kind: type
     default: Any
     help: str
     least: float = 0
+    open: bool = False
     metavar: str | None = None
 
     @property
@@ -30,8 +32,9 @@ class Option:
         fits = isinstance(value, (int, float) if self.kind is float else self.kind)
         if not fits or (isinstance(value, bool) and self.kind is not bool):
             raise InputError(f"{where}{self.name}: expected {expected}; received {value!r}")
-        if self.kind in (int, float) and not (math.isfinite(value) and value >= self.least):
-            raise InputError(f"{where}{self.name}: expected a finite number, {self.least:g} or more; received {value}")
+        if self.kind in (int, float) and not (self.least < value < math.inf or (value == self.least and not self.open)):
+            expected = f"more than {self.least:g}" if self.open else f"{self.least:g} or more"
+            raise InputError(f"{where}{self.name}: expected a finite number, {expected}; received {value}")
         return value
 
 
@@ -41,7 +44,7 @@ OPTIONS = (
     Option("rtol", float, 0.0, "Likewise, relative to what is expected."),
     Option("strict", bool, False, "A PASS that a known mistake would have got too is INCONCLUSIVE."),
     Option("only_mistake", str, None, "Look for that mistake alone.", metavar="ID"),
-    Option("timeout", float, None, "Seconds that a program or graph may take for one question.  [60]"),
+    Option("timeout", float, None, "Seconds that a program or graph may take for one question.  [60]", open=True),
 )
 NAMED = {option.name: option for option in OPTIONS}
 
@@ -56,6 +59,17 @@ def expect(names: Iterable[str], known: Iterable[str], where: str) -> None:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
             raise InputError(f"{where}{name}: no such name; {hint}")
+
+
+def check_mistake(name: Any, where: str) -> None:
+    """InputError for what is no mistake's id. Of what is only looked for if somebody names one: it takes a while."""
+    if name is not None:
+        from parity.question import check_mistake
+
+        try:
+            check_mistake(name)
+        except InputError as error:
+            raise InputError(f"{where}{error}") from None
 
 
 def checked(given: Mapping[str, Any], where: str = "") -> dict[str, Any]:

@@ -32,6 +32,7 @@ from parity.cases import Case
 from parity.errors import CandidateError, MissingExtraError
 from parity.files import array_of, arrays_in
 from parity.matching import Slot
+from parity.workers import ended
 
 SECONDS = 60.0
 """The time limit of one question."""
@@ -127,14 +128,6 @@ class Process:
         printable = " | ".join(" ".join(line.split()) for line in lines[-TAIL_LINES:])
         clean = "".join(c if c.isprintable() else "?" for c in printable)[-TAIL_CHARACTERS:]
         return CandidateError(f"candidate: {self.name}: {what}" + (f"; it said: {clean}" if clean else ""))
-
-
-def ended(status: int) -> str:
-    if status >= 0:
-        return f"ended with status {status}"
-    with contextlib.suppress(ValueError):
-        return f"ended by {signal.Signals(-status).name}"
-    return f"ended by signal {-status}"
 
 
 # --- programs ---

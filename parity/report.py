@@ -1,9 +1,11 @@
 """Reports: frozen data about Cases. Printing and JSON are functions of it."""
 
 import math
+import os
 import platform
+import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -21,6 +23,8 @@ ASSUMED = "for sums in any order, rounded to nearest in the layer's dtype, and a
 
 EXIT_STATUS = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 2, "ERROR": 2}
 SHOWN = 20
+MOST_WORST = 5
+"""Elements told of a report; each case has as many."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,8 @@ class CaseReport:
     what each step should have been. None where nothing could be compared. proved: the verdict rests on bounds alone.
     outside: of the question that failed, how many elements of how many (`count`). layers: of a model, its layer table.
     worst_elements: the few worst ones outside in the question, and of a model in the layer, of first_divergence.
+    explained, command: of one case among those of several reports, what its own report says of a FAIL, and what repeats
+    it alone.
     """
 
     id: str
@@ -118,7 +124,16 @@ class CaseReport:
     count: int = 0
     layers: tuple[LayerReport, ...] = ()
     worst_elements: tuple[Divergence, ...] = ()
+    explained: tuple[str, ...] = ()
+    command: str = ""
     trace: Trace | None = field(default=None, repr=False)
+
+    @property
+    def gist(self) -> str:
+        """In a few words, why it is no PASS."""
+        if self.first_divergence and self.verdict == "FAIL":
+            return f"first outside at timestep {self.first_divergence.timestep}"
+        return self.notes[0] if self.notes else ""
 
     def __str__(self) -> str:
         line = f"{self.verdict}  {self.id}"
@@ -146,6 +161,8 @@ class CaseReport:
             "notes": list(self.notes),
             "layers": [layer.to_dict() for layer in self.layers],
             "worst_elements": [element.to_dict() for element in self.worst_elements],
+            "explained": list(self.explained),
+            "command": self.command,
         }
 
 
@@ -181,13 +198,20 @@ class Cause:
 
 @dataclass(frozen=True)
 class Blind:
-    """A mistake that would have passed too. same: it is the same function with these weights. why: what hides it."""
+    """A mistake that would have passed too. same: it is the same function with these weights. why: what hides it.
+    within: in which checks, if not in all."""
 
     id: str
     what: str
     why: str = ""
     same: bool = False
     detail: str = ""
+    within: str = ""
+
+    @property
+    def hidden(self) -> str:
+        """By what, and where."""
+        return ", ".join(filter(None, (self.why, self.within and f"in {self.within}")))
 
     def to_dict(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -198,8 +222,9 @@ class Report:
     """Of one or several cases: their verdict together, what was not asked, and with what it was computed.
 
     causes: of a FAIL, the mistakes that explain it; known: what else is known of it. blind: of a PASS, the mistakes
-    that would have passed too. strict: such a mistake makes it INCONCLUSIVE. smallest: the smallest case that fails,
-    in words; failure: that Case. command: the command line that this came from, if one did.
+    that would have passed too; visible: the ids of those that would not. strict: a blind spot makes it INCONCLUSIVE.
+    smallest: the smallest case that fails, in words; failure: that Case. command: the command line that this came from,
+    if one did. subject: what was checked against what, in words.
     """
 
     cases: tuple[CaseReport, ...]
@@ -208,10 +233,12 @@ class Report:
     causes: tuple[Cause, ...] = ()
     known: tuple[str, ...] = ()
     blind: tuple[Blind, ...] = ()
+    visible: tuple[str, ...] = ()
     strict: bool = False
     incomplete: str = ""
     smallest: str = ""
     command: str = ""
+    subject: str = ""
     failure: Any = field(default=None, repr=False, compare=False)
 
     @property
@@ -263,6 +290,7 @@ class Report:
         return {
             "schema": 1,
             "verdict": self.verdict,
+            "subject": self.subject,
             "environment": dict(self.environment),
             "cases": [case.to_dict() for case in self.cases],
             "causes": [cause.to_dict() for cause in self.causes],
@@ -281,7 +309,7 @@ class Report:
 
     def _case_lines(self) -> list[str]:
         if len(self.cases) == 1:
-            return [str(self.cases[0])]
+            return [str(replace(self.cases[0], verdict=next(settled(self)).verdict))]
         bad = sorted(
             (case for case in self.cases if case.verdict != "PASS"), key=lambda case: VERDICTS.index(case.verdict)
         )
@@ -301,22 +329,34 @@ class Report:
 
     def _explained(self) -> list[str]:
         """Of a FAIL its causes, of a PASS what would have passed too."""
-        lines = [str(cause) for cause in self.causes]
-        apart = next((cause.apart for cause in self.causes if cause.apart), "")
-        lines += [f"these causes explain the same answers: {apart}"] if apart else []
-        lines += self.known
-        lines += [f"smallest case that fails: {self.smallest}"] if self.smallest else []
+        lines = [*self.why]
         if self.strict and self.not_visible:
             lines.append("INCONCLUSIVE, because of --strict: a known mistake would not have shown")
         for what, blind in (
             ("not visible in this check", self.not_visible),
             ("no difference with these weights", self.no_difference),
         ):
-            why = dict.fromkeys(b.why for b in blind)
-            groups = [(", ".join(b.id for b in blind if b.why == reason), reason) for reason in why]
+            reasons = dict.fromkeys(b.hidden for b in blind)
+            groups = [(", ".join(b.id for b in blind if b.hidden == reason), reason) for reason in reasons]
             told = "; ".join(f"{ids} ({reason})" if reason else ids for ids, reason in groups)
             lines += [f"{what}: {told}"] if blind else []
         return lines
+
+    @property
+    def why(self) -> list[str]:
+        """What is known of a FAIL."""
+        lines = [line for cause in self.causes for line in str(cause).split("\n")]
+        apart = next((cause.apart for cause in self.causes if cause.apart), "")
+        lines += [f"these causes explain the same answers: {apart}"] if apart else []
+        return [*lines, *self.known, *([f"smallest case that fails: {self.smallest}"] if self.smallest else [])]
+
+    @property
+    def worst_lines(self) -> list[str]:
+        """The elements that are the farthest off, of all cases that fail."""
+        found = [(e, case) for case in self.cases if case.verdict == "FAIL" for e in case.worst_elements]
+        found.sort(key=lambda pair: -pair[0].ratio)
+        several = len(self.cases) > 1
+        return [f"worst: {e.place}" + (f" in {case.id}" if several else "") for e, case in found[:MOST_WORST]]
 
     @property
     def marks(self) -> list[str]:
@@ -367,32 +407,80 @@ def environment() -> dict[str, str]:
     return {"keras-parity": own, "python": platform.python_version(), "numpy": np.__version__}
 
 
+def shell_line(words: Sequence[str]) -> str:
+    """The words as a command line for a shell; with the backend, where the environment named it."""
+    backend = os.environ.get("KERAS_BACKEND")
+    named = [f"KERAS_BACKEND={shlex.quote(backend)}"] if backend else []
+    return " ".join([*named, shlex.join(words)])
+
+
+# --- several reports in one ---
+
+
 def merged(named: Iterable[tuple[str, Report]], incomplete: str = "") -> Report:
-    """Several reports in one: their cases, each under its report's name, and whatever they say, told once.
+    """Several reports in one: their cases, each under its report's name, and whatever they say, once, with whose it is.
 
     incomplete: why some are missing, which makes it an ERROR. What `strict` made of a report goes to its cases.
     """
-    reports = [(name, report) for name, report in named]
-
-    def union(field: str) -> tuple[Any, ...]:
-        return tuple(dict.fromkeys(item for _, report in reports for item in getattr(report, field)))
-
+    reports = list(told_apart(named))
     environment: dict[str, str] = {}
     for _, report in reports:
         environment |= report.environment
-    commands = list(dict.fromkeys(report.command for _, report in reports if report.command))
-    known = union("known")
+    not_asked, asking = lines_of(reports, "not_asked"), sum(bool(report.not_asked) for _, report in reports)
+    known = (f"{several(names)}: {line}" for line, names in lines_of(reports, "known").items())
     return Report(
-        tuple(replace(case, id=f"{name}: {case.id}") for name, report in reports for case in settled(report)),
-        union("not_asked"),
+        tuple(own(name, report, case) for name, report in reports for case in settled(report)),
+        tuple(line if len(n) == asking else f"{line} (in {several(n)})" for line, n in not_asked.items()),
         environment,
-        union("causes"),
+        tuple(replace(cause, apart="") for cause in attributed(reports, "causes")),
         (*([f"incomplete: {incomplete}"] if incomplete else []), *known),
-        union("blind"),
+        tuple(attributed(reports, "blind")),
         incomplete=incomplete,
-        smallest=next((report.smallest for _, report in reports if report.smallest), ""),
-        command=commands[0] if len(commands) == 1 else "",
+        smallest=next((f"{name}: {report.smallest}" for name, report in reports if report.smallest), ""),
     )
+
+
+Named = Sequence[tuple[str, Report]]
+
+
+def told_apart(named: Iterable[tuple[str, Report]]) -> Iterator[tuple[str, Report]]:
+    """A number after each name that was there before: a test may check twice."""
+    seen = Counter[str]()
+    for name, report in named:
+        seen[name] += 1
+        yield (f"{name} ({seen[name]})" if seen[name] > 1 else name), report
+
+
+def own(name: str, report: Report, case: CaseReport) -> CaseReport:
+    explained = tuple(report.why) if case.verdict == "FAIL" else ()
+    return replace(case, id=f"{name}: {case.id}", explained=explained, command=case.command or report.command)
+
+
+def several(names: Sequence[str]) -> str:
+    rest = f" and {len(names) - 2} more" if len(names) > 3 else ""
+    return ", ".join(names[:2] if rest else names) + rest
+
+
+def lines_of(reports: Named, field: str) -> dict[str, list[str]]:
+    """What is said, and by whom."""
+    found: dict[str, list[str]] = {}
+    for name, report in reports:
+        for line in getattr(report, field):
+            found.setdefault(line, []).append(name)
+    return found
+
+
+def attributed(reports: Named, field: str) -> Iterator[Any]:
+    """The causes or blind spots, each once: as it is in the report where it is largest."""
+    groups: dict[tuple[Any, ...], list[tuple[str, Any]]] = {}
+    for name, report in reports:
+        for item in getattr(report, field):
+            key = item.id, item.detail, getattr(item, "why", ""), getattr(item, "same", False)
+            groups.setdefault(key, []).append((name, item))
+    for found in groups.values():
+        first = max((item for _, item in found), key=lambda item: getattr(item, "largest", 0.0))
+        whose = [f"{name} ({item.within})" if item.within else name for name, item in found]
+        yield replace(first, within=several(whose))
 
 
 def settled(report: Report) -> Iterator[CaseReport]:

@@ -13,14 +13,14 @@ from parity import report as reports
 from parity.adapters import keras as adapter
 from parity.candidates import Answer, Candidate, Function, Outputs, parameters, scratch
 from parity.cases import Case, companions, probes, state_kept, two_calls
-from parity.diagnosis import Diagnosis, applies, blind_spots, diagnose
+from parity.diagnosis import Diagnosis, adequacy, applies, diagnose
 from parity.errors import CandidateError
 from parity.facts import facts
 from parity.findings import Finding, Tolerance
 from parity.judge import Asker, examine, judge_answer, rejudge
 from parity.mistakes import MISTAKES
 from parity.recovered import InEffect, in_effect
-from parity.report import Blind, CaseReport, Cause, Report
+from parity.report import CaseReport, Cause, Report
 from parity.rounding import NARROWER
 from parity.shrink import described, shrink
 from parity.summary import describe, summarize
@@ -222,14 +222,7 @@ class Survey:
         if any(case.verdict == "FAIL" for case in results):
             with np.errstate(all="ignore"):  # a candidate may put out whatever it likes
                 return self.diagnosed(report)
-        if report.verdict != "PASS":
-            return report
-        every = [finding for _, finding in self.found]
-        if self.only_mistake and not applies(self.only_mistake, every):
-            return replace(report, known=(f"{self.only_mistake} does not apply here: it was not looked for",))
-        blind, left = self.blind()
-        early = f"not looked for whether they would show, for want of time: {', '.join(left)} (--strict takes its time)"
-        return replace(report, blind=blind, known=(early,) if left else ())
+        return self.adequate(report) if report.verdict == "PASS" else report
 
     def kinds(self) -> Iterator[tuple[str, list[Finding]]]:
         """What was found, for each kind of layer by itself: a port is of one."""
@@ -298,11 +291,20 @@ class Survey:
         early = " (of pairs of mistakes not all were tried, for want of time)" if found.stopped else ""
         return f"cause: none of the known mistakes{early}"
 
-    def blind(self) -> tuple[tuple[Blind, ...], tuple[str, ...]]:
-        """The blind spots, and the mistakes that were not looked for: in half of the time that the check took."""
+    def adequate(self, report: Report) -> Report:
+        """What a PASS is worth, looked for in half of the time that the check took."""
+        if self.only_mistake and not applies(self.only_mistake, [finding for _, finding in self.found]):
+            return replace(report, known=(f"{self.only_mistake} does not apply here: it was not looked for",))
         seconds = math.inf if self.strict else max(BLIND, (time.thread_time() - self.began) / 2)
-        found = [blind_spots(findings, self.only_mistake, seconds) for _, findings in self.kinds()]
-        return tuple(b for blind, _ in found for b in blind), tuple(dict.fromkeys(n for _, left in found for n in left))
+        found = [adequacy(findings, self.only_mistake, seconds) for _, findings in self.kinds()]
+        left = dict.fromkeys(name for part in found for name in part.left)
+        early = f"not looked for whether they would show, for want of time: {', '.join(left)} (--strict takes its time)"
+        return replace(
+            report,
+            blind=tuple(blind for part in found for blind in part.blind),
+            visible=tuple(name for part in found for name in part.visible),
+            known=(early,) if left else (),
+        )
 
     def not_asked(self) -> Iterator[str]:
         """What these questions could not have shown, because nobody put them."""

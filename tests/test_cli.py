@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -36,6 +37,8 @@ def none(x, layer): return None
 def integers(x, layer): return [1, 2]
 def strings(x, layer): return ["a"]
 def raises(x, layer): raise KeyError("two\\nlines")
+def garbles(x, layer): raise ValueError("\\ud800 \\x1b[31m \\u202e")
+def odd(x, layer): raise GeneratorExit("odd")
 def x_only(x): return x
 def strange(x, layer, temperature): return x
 number = 3
@@ -187,7 +190,13 @@ ERRORS = {
     "None": ((SEQUENCE, "--candidate", "mine.py:none"), "returned None"),
     "integers": ((SEQUENCE, "--candidate", "mine.py:integers"), "returned int64"),
     "strings": ((SEQUENCE, "--candidate", "mine.py:strings"), "returned <U1"),
-    "a candidate that raises": ((SEQUENCE, "--candidate", "mine.py:raises"), "raised KeyError"),
+    "a candidate that raises": ((SEQUENCE, "--candidate", "mine.py:raises"), "lines' (mine.py, line "),
+    "what no terminal can print": ((SEQUENCE, "--candidate", "mine.py:garbles"), r"\ud800 \x1b[31m \u202e"),
+    "what is no Exception": ((SEQUENCE, "--candidate", "mine.py:odd"), "raised GeneratorExit: odd"),
+    "no time at all": ((SEQUENCE, "--candidate", "mine.py:forward", "--timeout", "0"), "more than 0"),
+    "one file for two reports": ((SEQUENCE, "--json", "r", "--html", "./r"), "--html: ./r: expected a file of its own"),
+    "a report over the model": ((SEQUENCE, "--json", SEQUENCE), "it is that of MODEL"),
+    "a report over the inputs": ((SEQUENCE, "--inputs", "x.npy", "--markdown", "x.npy"), "it is that of --inputs"),
     "the same over the grid": ((*GRID, "--candidate", "mine.py:raises"), "raised KeyError"),
     "a parameter nobody knows": ((SEQUENCE, "--candidate", "mine.py:strange"), "'temperature' is none of x"),
     "a grid without `layer`": (("--candidate", "mine.py:x_only"), "a function with a parameter `layer`"),
@@ -219,6 +228,7 @@ def test_json(run, files):
     assert list(report) == [
         "schema",
         "verdict",
+        "subject",
         "environment",
         "cases",
         *explained,
@@ -231,7 +241,7 @@ def test_json(run, files):
     assert {"keras", "tensorflow", "numpy", "backend"} <= set(report["environment"])
     (case,) = report["cases"]
     keys = ["id", "verdict", "proved", "method", "worst", "max_abs", "rms", "keras_worst", "first_divergence"]
-    assert list(case) == [*keys, "notes", "layers", "worst_elements"]
+    assert list(case) == [*keys, "notes", "layers", "worst_elements", "explained", "command"]
     assert (case["verdict"], case["proved"], case["method"]) == ("FAIL", True, ["stepwise"])
     assert case["worst"] > 100
     assert case["keras_worst"] < 1
@@ -241,6 +251,26 @@ def test_json(run, files):
     assert (first["batch"], first["timestep"], first["unit"]) == (1, 3, 2)
     assert report["counts"]["FAIL"] == 1
     assert "masks" in report["not_asked"]
+
+
+def test_a_case_of_the_grid_has_a_command_of_its_own(run, files, monkeypatch):
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    status, _, _ = run("check", *GRID, "--candidate", "mine.py:transposed", "--json", "grid.json")
+    cases = json.loads((files / "grid.json").read_text())["cases"]
+    failed = next(case for case in cases if case["verdict"] == "FAIL")
+    words = shlex.split(failed["command"])
+    assert words == ["parity", "check", *GRID, "--candidate", "mine.py:transposed", "--case", failed["id"]]
+    again, out, _ = run(*words[1:])
+    assert (status, again) == (1, 1)
+    assert out.startswith(f"FAIL  {failed['id']}  first at")
+    assert {case["command"] for case in cases if case["verdict"] == "PASS"} <= {""}
+
+
+def test_reports_are_written_before_anything_is_printed(run, files, monkeypatch):
+    monkeypatch.setattr(cli, "say", lambda *a, **k: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run("check", SEQUENCE, "--inputs", "x.npy", "--outputs", "y.npy", "--json", "first.json")
+    assert json.loads((files / "first.json").read_text())["subject"] == f"y.npy against {SEQUENCE}"
 
 
 def test_json_has_no_nan(run, files):

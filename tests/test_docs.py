@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import parity
-from parity import cli, layouts, mistakes, ports
+from parity import cli, gate, layouts, mistakes, ports
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -106,6 +106,37 @@ def test_a_command_in_the_docs(folder, monkeypatch, capsys, command):
     assert (captured.err, ended.value.code in ((0, 1) if "mine.py:forward" in command else (0,))) == ("", True), (
         captured.out + captured.err
     )
+
+
+LSTM = """#!{python}
+import sys
+import numpy as np
+sys.path.insert(0, {root!r})
+from parity import files
+np.save(sys.argv[2], files.load("golden/lstm.npz").cases[0].layer(np.load(sys.argv[1])))
+"""
+
+
+def test_the_gates_example(tmp_path):
+    """As it stands in docs/ci.md: every check passes, strictly, and each allowance is needed."""
+    for name in ("golden", "device"):
+        (tmp_path / name).mkdir()
+    rng = np.random.default_rng(0)
+    x, mask = rng.standard_normal((4, 10, 4)), np.arange(10) < np.array([[10], [7], [4], [1]])
+    for layer in (keras.layers.LSTM(8), keras.layers.GRU(8, return_sequences=True)):
+        layer.build((None, 10, 4))
+        layer.set_weights([rng.standard_normal(w.shape) / 2 for w in layer.get_weights()])
+        masked = {"mask": mask} if isinstance(layer, keras.layers.GRU) else {}
+        parity.record(layer, str(tmp_path / "golden" / f"{layer.name.partition('_')[0]}.npz"), x, **masked)
+    np.save(tmp_path / "device" / "gru.npy", np.asarray(layer(x.astype("f"), mask=mask)))
+    (tmp_path / "lstm").write_text(LSTM.format(python=sys.executable, root=str(ROOT)))
+    (tmp_path / "lstm").chmod(0o755)
+    text = re.search(r"```toml\n(.*?)```", (ROOT / "docs" / "ci.md").read_text(), re.S)[1]
+    (tmp_path / "parity.toml").write_text(text)
+    reports = [gate.judge(check) for check in gate.read(str(tmp_path / "parity.toml"))]
+    assert [report.verdict for report in reports] == ["PASS", "PASS"]
+    assert len(reports[1].known) == text.count("[[check.allow]]")
+    assert all(line.startswith("allowed not to be visible: ") for line in reports[1].known)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

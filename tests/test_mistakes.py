@@ -11,7 +11,7 @@ from zoo import make_layer
 import parity
 from parity.arguments import as_candidate
 from parity.cases import Case, grid, randomized
-from parity.diagnosis import blind_spots, computed, diagnose, differ
+from parity.diagnosis import adequacy, computed, diagnose, differ
 from parity.facts import facts
 from parity.findings import Tolerance
 from parity.judge import examine
@@ -124,7 +124,7 @@ def test_a_mistake_is_caught_and_named(name, monkeypatch):
     assert name in [cause.id for cause in causes]
     honest = findings(Wrong([]), case)
     assert all(finding.verdict == "PASS" for finding in honest)
-    assert [blind for blind in blind_spots(honest, name)[0] if not blind.same] == []
+    assert [blind for blind in adequacy(honest, name).blind if not blind.same] == []
 
 
 # --- ports by hand ---

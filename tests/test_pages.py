@@ -19,9 +19,10 @@ from parity import MissingExtraError, check, cli
 from parity.course import PIECES, POINTS, Course
 from parity.findings import WORST, Tally
 from parity.pages import FORMATS, renderer
+from parity.pages.html import SHORT
 from parity.pages.picture import decades, picture, ticks
 from parity.pages.text import MOST
-from parity.report import Blind, CaseReport, Cause, Divergence, LayerReport, Report, Trace
+from parity.report import Blind, CaseReport, Cause, Divergence, LayerReport, Report, Trace, merged
 
 HOSTILE = "<script>alert(1)</script>|`x`&\x00\x1b[31m\u202e\ud800\ufffe\"'"
 
@@ -120,9 +121,8 @@ def cells(line: str) -> list[str]:
 def test_markdown_table_keeps_its_columns():
     lines = to_markdown(hostile()).splitlines()
     table = [line for line in lines if line.startswith("|")]
-    assert len(table) == 3
-    assert {len(cells(line)) for line in table} == {5}
-    assert cells(table[-1])[1].strip().startswith("`` <script>alert(1)</script>\\|`x`&")
+    assert [len(cells(line)) for line in table] == [5] * 6 + [6] * (2 + WORST)  # cases, layers, worst elements
+    assert cells(table[2])[1].strip().startswith("`` <script>alert(1)</script>\\|`x`&")
     prose = [line for line in lines if line.startswith((">", "- \\<"))]
     assert prose
     assert not [line for line in prose if re.search(r"(?<![\\`])<", re.sub(r"``.*?``", "", line))]
@@ -186,7 +186,8 @@ def test_a_page_tells_the_failing_cases_and_lists_all():
     assert all(f"hard_sigmoid-{n}\n" in page.text or f"hard_sigmoid-{n}<" in page.text for n in range(300))
     anchors = {value for name, value in page.attributes if name == "id"}
     links = [value[1:] for name, value in page.attributes if name == "href"]
-    assert len(links) == MOST
+    assert len(links) == SHORT + MOST
+    assert page.text.index("… and 15 more") < page.text.index("gates-swapped")
     assert set(links) <= anchors
     for told in ("gates-swapped", "swap them", "parity check --layer gru", "timestep 3, batch 1, unit 2", "masks"):
         assert told in page.text
@@ -459,3 +460,32 @@ def test_forward_is_a_pass_here():
     text = Page(to_html(report)).text
     assert "PASS" in text
     assert "FAIL" not in text
+
+
+def test_a_page_of_several_reports_opens_with_which_failed():
+    bad = replace(case("x", "FAIL"), trace=None)
+    named = [(f"check {n}", Report((bad,), causes=(CAUSE,), command=f"repeat {n}")) for n in range(12)]
+    report = replace(merged([*named, ("right", Report((case("y"),), known=("a remark",)))]), subject="parity.toml")
+    text = Page(to_html(report)).text
+    assert text.strip().startswith("FAIL: parity.toml")
+    order = [text.index(words) for words in ("check 9: x", "… and 2 more", "Cause in", "right: a remark", "repeat 0")]
+    assert order == sorted(order)
+    assert '<div class="told"><p>right: a remark' in to_html(report)
+    assert text.count("Cause in check 0, check 1 and 10 more") == 1
+    root = ElementTree.fromstring(to_junit(report))
+    assert ["again: repeat 7" in found.text for found in root.iter("failure")].count(True) == 1
+    assert "### `check 0: x`" in to_markdown(report)
+    assert "repeat 0" in to_markdown(report)
+
+
+def test_a_remark_on_a_pass_is_no_cause():
+    assert '<div class="told">' in to_html(Report((case("a"),), known=("allowed",)))
+    assert '<div class="cause"><p>Allowed' in to_html(Report((case("a", "FAIL"),), known=("allowed",)))
+
+
+def test_markdown_has_the_layers_and_the_worst_elements():
+    layers = LayerReport("one", "gru", "FAIL", 7.0), LayerReport("two", "gru", "PASS", 0.1, inputs_differed=True)
+    text = to_markdown(Report((case("a", "FAIL", layers=layers),)))
+    assert "| `two` | gru | PASS | 0.1 | its inputs already differed |" in text
+    assert len(re.findall(r"^\| \d+ \| 1 \| 2 \|", text, re.MULTILINE)) == WORST
+    assert "radii off" not in to_markdown(Report((case("a"),)))

@@ -6,18 +6,25 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from parity.pages.picture import picture
-from parity.pages.text import MOST, number, printable, told, troubled
+from parity.pages.text import MOST, number, told, troubled
+from parity.printing import printable
 from parity.report import CaseReport, Report
+
+SHORT = 10
+"""Cases named at the top."""
 
 
 def to_html(report: Report) -> str:
-    """Verdict, causes and fixes, the cases that failed (or the one nearest to its radius) with pictures, what the check
-    could not see, every case, the environment and the command to repeat it."""
+    """Verdict, which cases failed, causes and fixes, those cases (or the one nearest to its radius) with pictures, what
+    the check could not see, every case, the environment and the command to repeat it."""
     shown = told(report)
     return template().render(
         report=report,
         only=report.cases[0] if len(report.cases) == 1 else None,
         told=shown,
+        one=not any(case.explained for case in report.cases),  # not of several, each with its own remarks
+        short=troubled(report)[:SHORT],
+        bad=len(troubled(report)),
         unsaid=len(troubled(report)) - MOST,
         anchors={id(case): n for n, case in enumerate(shown, 1)},
     )

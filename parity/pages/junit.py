@@ -3,7 +3,7 @@
 from junitparser import Error, Failure, JUnitXml, TestCase, TestSuite
 from junitparser.junitparser import FinalResult
 
-from parity.pages.text import one_line, printable
+from parity.printing import one_line, printable
 from parity.report import CaseReport, Report
 
 
@@ -36,8 +36,9 @@ def testcase(name: str, found: FinalResult | None) -> TestCase:
 def result(case: CaseReport, report: Report) -> FinalResult | None:
     if case.verdict == "PASS":
         return None
-    causes = [*map(str, report.causes), *report.known] if case.verdict == "FAIL" else []
-    return problem(Failure if case.verdict == "FAIL" else Error, case.verdict, "\n".join([str(case), *causes]))
+    why = (case.explained or report.why) if case.verdict == "FAIL" else []
+    again = [f"again: {case.command}"] if case.command else []
+    return problem(Failure if case.verdict == "FAIL" else Error, case.verdict, "\n".join([str(case), *why, *again]))
 
 
 def problem(kind: type[FinalResult], verdict: str, text: str) -> FinalResult:

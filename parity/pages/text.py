@@ -1,19 +1,9 @@
-"""What every page says in the same way. A name may come from anywhere, a layer's from a stranger's file."""
+"""What every page says in the same way."""
 
 from parity.report import CaseReport, Report
 
 MOST = 20
 """Cases told in full."""
-
-
-def printable(text: object) -> str:
-    """The text with \\x1b for an escape and so on: no control characters, no overrides of the direction of writing, no
-    half surrogates. Lines stay."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in str(text))
-
-
-def one_line(text: object) -> str:
-    return " ".join(printable(text).split())
 
 
 def number(value: float | None) -> str:
