@@ -332,7 +332,7 @@ def richer(case: Case) -> Iterator[tuple[str, Case]]:
     plain = replace(case, x=x, initial_state=None, mask=None, rows=(), view=None)
     yield "more timesteps and rows" if case.calls == 1 else "other inputs", plain
     if x.dtype.kind == "f" and not 1 / 8 < (scale := gentle(case)) < 8:  # saturated, or next to nothing
-        yield "inputs of another size", replace(plain, x=(x * scale).astype(x.dtype))
+        yield "inputs of another size", replace(plain, x=(x.astype(np.float64) * scale).astype(x.dtype))
     if case.calls > 1:
         return
     states = tuple(rng.uniform(-1, 1, (3, units)).astype(case.layer.dtype) for units in case.layer.state_units)

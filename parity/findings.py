@@ -77,9 +77,6 @@ class Tally:
         self.worst, self.max_abs = max(self.worst, worst), max(self.max_abs, largest(difference))
         self.squares += float(np.vdot(difference, difference))
         self.widest = max(self.widest, largest(np.nan_to_num(rad, posinf=0)))
-        if not self.told:
-            self.some = self.some or bool(mid.any())
-            self.told = bool((~(np.abs(mid) <= rad)).any())
         ratio = ratio if classes is None else np.where(np.isnan(ratio), 0, ratio)
         self.course.add(difference, rad, ratio, timestep)
         if self.kept is not None:
@@ -87,6 +84,12 @@ class Tally:
         if worst > 1:
             self._record(got, mid, rad, ratio, timestep)
         return True
+
+    def expect(self, mid: Array, rad: Array) -> None:
+        """What is expected, within what rounding does to it."""
+        if not self.told:
+            self.some = self.some or bool(mid.any())
+            self.told = bool((~(np.abs(mid) <= rad)).any())
 
     def _record(self, got: Array, mid: Array, rad: Array, ratio: Array, timestep: int) -> None:
         outside = ratio > 1

@@ -757,6 +757,7 @@ class Judge:
         mid, rad = ball.mid.reshape(got.shape), ball.radius.reshape(got.shape)
         overflow = None if ball.may_overflow is None else np.broadcast_to(ball.may_overflow, ball.shape)
         overflow = None if overflow is None else overflow.reshape(got.shape)
+        tally.expect(mid, rad)
         rad = self.tolerance.widen(rad, mid)
         at = self.last_step if timestep is None else timestep
         if overflow is None and (usable is None or usable.all()) and tally.add(got, mid, rad, at):

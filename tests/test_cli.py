@@ -37,7 +37,7 @@ def none(x, layer): return None
 def integers(x, layer): return [1, 2]
 def strings(x, layer): return ["a"]
 def raises(x, layer): raise KeyError("two\\nlines")
-def garbles(x, layer): raise ValueError("\\ud800 \\x1b[31m \\u202e")
+def garbles(x, layer): raise ValueError("\\ud800 \\x07 \\x1b[31m \\u202e")
 def odd(x, layer): raise GeneratorExit("odd")
 def x_only(x): return x
 def strange(x, layer, temperature): return x
@@ -191,7 +191,7 @@ ERRORS = {
     "integers": ((SEQUENCE, "--candidate", "mine.py:integers"), "returned int64"),
     "strings": ((SEQUENCE, "--candidate", "mine.py:strings"), "returned <U1"),
     "a candidate that raises": ((SEQUENCE, "--candidate", "mine.py:raises"), "lines' (mine.py, line "),
-    "what no terminal can print": ((SEQUENCE, "--candidate", "mine.py:garbles"), r"\ud800 \x1b[31m \u202e"),
+    "what no terminal can print": ((SEQUENCE, "--candidate", "mine.py:garbles"), r"\ud800 \x07 \u202e"),
     "what is no Exception": ((SEQUENCE, "--candidate", "mine.py:odd"), "raised GeneratorExit: odd"),
     "no time at all": ((SEQUENCE, "--candidate", "mine.py:forward", "--timeout", "0"), "more than 0"),
     "one file for two reports": ((SEQUENCE, "--json", "r", "--html", "./r"), "--html: ./r: expected a file of its own"),
