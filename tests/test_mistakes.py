@@ -423,7 +423,10 @@ def test_causes_of_a_step_function(name, sequences):
     step, causes = STEPS[name]
     report = parity.check(step, keras_layer("simple_rnn", return_sequences=sequences), input_shape=(12, 3))
     assert (report.verdict, [cause.id for cause in report.causes]) == ("FAIL", causes)
-    right = lambda x_t, state, layer: np.tanh(x_t @ layer.Wx.T + state @ layer.Wh.T + layer.b)  # noqa: E731
+
+    def right(x_t, state, layer):
+        return np.tanh(x_t @ layer.Wx.T + state @ layer.Wh.T + layer.b)
+
     report = parity.check(right, keras_layer("simple_rnn", return_sequences=True), input_shape=(12, 3), strict=True)
     assert (report.verdict, report.blind) == ("PASS", ())
 
