@@ -11,8 +11,8 @@ from parity.cases import Case, case_id, draw_inputs, generator, leading
 from parity.errors import InputError, UnsupportedError
 from parity.findings import Tolerance
 from parity.mistakes import MISTAKES
-from rnn_scratch import TimeDistributed
 from rnn_scratch.layers import Layer
+from rnn_scratch.wrappers import taken
 
 DRAWN_BATCH, DRAWN_TIMESTEPS = 4, 50
 
@@ -79,11 +79,10 @@ def input_features(layer: Layer) -> tuple[int, ...]:
     first = next(leading(layer), layer)
     if first.kind == "embedding":
         return ()
-    every = (part.layer if isinstance(part, TimeDistributed) else part for part in (*layer.parts.values(), layer))
-    wide = [part for part in every if hasattr(part, "input_dim")]
-    if not wide:
+    features = next((n for part in (*layer.parts.values(), layer) if (n := taken(part)) is not None), None)
+    if features is None:
         raise InputError(f"{layer.name}: pass x or input_shape: nothing in it tells the size of its inputs")
-    return (wide[0].input_dim,)
+    return (features,)
 
 
 def make_tolerance(atol: float, rtol: float) -> Tolerance:

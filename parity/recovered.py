@@ -63,8 +63,8 @@ def in_effect(findings: Sequence[Finding]) -> InEffect:
             if None in ratios:
                 continue
             largest = max((ratio for ratio in ratios if ratio is not None), default=0.0)
-            pairs = zip(shown(own, name, array).items(), shown(own, name).values(), strict=True)
-            told = {part: (a, b) for (part, a), b in pairs}
+            right = shown(own, name, own.weights[name])
+            told = {part: (a, right[part]) for part, a in shown(own, name, array).items()}
             if some is questions and all(stale(a, b) for a, b in told.values()):
                 m = MISTAKES["stale-weights"]
                 return InEffect((Cause(m.id, m.what, m.fix, m.source, detail=name, largest=largest),), lines)
@@ -75,9 +75,9 @@ def in_effect(findings: Sequence[Finding]) -> InEffect:
     return InEffect((), lines)
 
 
-def shown(layer: Any, name: str, array: Array | None = None) -> dict[str, Array]:
+def shown(layer: Any, name: str, array: Array) -> dict[str, Array]:
     """Of an array what outputs can show: of GRU's two biases only the sum, where the reset gate does not part them."""
-    own = np.asarray(layer.weights[name] if array is None else array, np.float64)
+    own = np.asarray(array, np.float64)
     if name != "b" or own.ndim == 1:
         return {name: own}
     u = 2 * layer.units
@@ -175,8 +175,8 @@ def made_of(own: Array, right: Array) -> str | None:
     for axis, what in enumerate(("rows", "columns")[: right.ndim] if right.ndim > 1 else ("entries",)):
         order = reordered(own, right, axis, close)
         if order is not None:
-            shown = ", ".join(map(str, order[:12])) + (", ..." if len(order) > 12 else "")
-            return f"the layer's with its {what} in the order {shown}"
+            first = ", ".join(map(str, order[:12])) + (", ..." if len(order) > 12 else "")
+            return f"the layer's with its {what} in the order {first}"
     if np.all(np.abs(np.sort(own.ravel()) - np.sort(right.ravel())) <= close):
         return "the layer's with its entries in another order"
     if np.all(np.abs(np.abs(own) - np.abs(right)) <= close):
@@ -194,14 +194,15 @@ def made_of(own: Array, right: Array) -> str | None:
 def reordered(own: Array, right: Array, axis: int, close: float) -> list[int] | None:
     """The order of the layer's rows (or columns) in which they are the array's, if there is one."""
     a, b = (np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1) for array in (own, right))
-    if len(a) > MOST_ORDERED:
+    if a.size * len(b) > MOST_COMPARED:
         return None
     order = np.abs(a[:, None] - b[None]).max(axis=2).argmin(axis=1)
     fits = len(set(order)) == len(b) and np.all(np.abs(a - b[order]) <= close)
     return [int(n) for n in order] if fits else None
 
 
-MOST_ORDERED = 512
+MOST_COMPARED = 1 << 22
+"""Numbers that are held at once to find an order of rows: 32 MiB of them."""
 
 
 def monotone(own: Array, right: Array, close: float) -> bool:
