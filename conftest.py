@@ -17,5 +17,5 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background jo
 def little_time_for_a_fail(monkeypatch, request):
     """Pairs of mistakes and the smallest case take their time at every FAIL; the tests of them ask for it."""
     if "pairs" not in request.keywords:
-        monkeypatch.setattr("parity.diagnosis.SECONDS", 0.0)
-        monkeypatch.setattr("parity.shrink.SECONDS", 0.05)
+        monkeypatch.setattr("parity.explaining.causes.SECONDS", 0.0)
+        monkeypatch.setattr("parity.explaining.smallest.SECONDS", 0.05)

@@ -19,14 +19,14 @@ import pytest
 from common import ROOT, SHAPES, Array, Run, Shape, best_times, markdown, problem
 from forward import keras_predict
 
-from parity import survey
-from parity.adapters import keras as keras_adapter
-from parity.adapters.keras import muted_start
+from parity.adapters.keras import from_keras as keras_adapter
+from parity.adapters.keras.from_keras import muted_start
 from parity.api import check, check_grid
-from parity.arguments import as_candidate
-from parity.cases import Case, grid
-from parity.findings import Tolerance
-from parity.judge import examine
+from parity.cases.case import Case, grid
+from parity.checking import asking as survey
+from parity.given.candidate import as_candidate
+from parity.judging.findings import Tolerance
+from parity.judging.judge import examine
 from rnn_scratch import SimpleRNN
 
 ROUNDS = 15
@@ -126,7 +126,7 @@ def measure_memory(whole: bool) -> dict[str, float | str]:
     keras_layer = None
     if whole:  # TensorFlow itself is there before, too; what it takes for the million steps is counted
         from parity import to_keras
-        from parity.adapters.keras import Oracle
+        from parity.adapters.keras.from_keras import Oracle
 
         keras_layer = to_keras(layer)
         Oracle(keras_layer, layer).ask(Case("warm-up", layer, x[:, :CHUNK]))

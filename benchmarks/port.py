@@ -13,7 +13,8 @@ import numpy as np
 import onnxruntime
 from common import KINDS, SHAPES, Array, Run, best_times, markdown, problem
 
-from parity import c_port, ports
+from parity.ports import c as c_port
+from parity.ports import formats as ports
 
 FLAGS = ("-std=c99", "-O3", "-march=native", "-ffast-math")
 

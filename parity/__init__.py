@@ -10,19 +10,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from parity.adapters.keras import from_keras, to_keras
+    from parity.adapters.keras.from_keras import from_keras, to_keras
     from parity.api import ParityAssertionError, assert_parity, check, port
     from parity.errors import CandidateError, InputError, MissingExtraError, ModelError, ParityError, UnsupportedError
-    from parity.golden import record
-    from parity.report import Report
+    from parity.recording import record
+    from parity.report.data import Report
 
 _HOMES = {
-    "from_keras": "parity.adapters.keras",
-    "to_keras": "parity.adapters.keras",
+    "from_keras": "parity.adapters.keras.from_keras",
+    "to_keras": "parity.adapters.keras.from_keras",
     "check": "parity.api",
     "assert_parity": "parity.api",
     "port": "parity.api",
-    "record": "parity.golden",
+    "record": "parity.recording",
     "ParityAssertionError": "parity.api",
     "CandidateError": "parity.errors",
     "InputError": "parity.errors",
@@ -30,7 +30,7 @@ _HOMES = {
     "ModelError": "parity.errors",
     "ParityError": "parity.errors",
     "UnsupportedError": "parity.errors",
-    "Report": "parity.report",
+    "Report": "parity.report.data",
 }
 
 __all__ = [

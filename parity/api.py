@@ -7,19 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from parity import files, ports
-from parity import report as reports
-from parity.adapters import keras as adapter
-from parity.adapters.keras_files import load_model
-from parity.arguments import as_candidate
-from parity.candidates import Candidate, Outputs, scratch
-from parity.cases import WEIGHTS, Case
+from parity.adapters.keras import from_keras as adapter
+from parity.adapters.keras.saved import load_model
+from parity.candidates.functions import Candidate, Outputs, scratch
+from parity.cases.case import WEIGHTS, Case
+from parity.checking.asking import Survey, needs
 from parity.errors import CandidateError, InputError, MissingExtraError
-from parity.golden import Recorded
-from parity.printing import printable
-from parity.question import check_mistake, check_shape_and_seed, make_tolerance, put
-from parity.report import CaseReport, Report
-from parity.survey import Survey, needs
+from parity.given.candidate import as_candidate
+from parity.given.case import check_mistake, check_shape_and_seed, make_tolerance, put
+from parity.golden import file as files
+from parity.ports import formats as ports
+from parity.recording import Recorded
+from parity.report import data as reports
+from parity.report.data import CaseReport, Report
+from parity.terminal import printable
 
 
 def check(
@@ -194,7 +195,7 @@ def port(
     """Write a layer's or model's weights, or the whole of it, as the other side loads it; check what was written.
 
     keras_layer: as for `check`, built. to: npz, safetensors, torch, onnx or c. path: of the file; its manifest goes
-    beside it, as `path`.json. layout: of npz and safetensors, a name in `parity.layouts.LAYOUTS`. Returns what was
+    beside it, as `path`.json. layout: of npz and safetensors, a name of `parity.ports.layouts`. Returns what was
     written; the report of the check, in which the port is read back and run as its user would; and, where there is
     nothing to run it with, None and why. Raises what `check` raises, and UnsupportedError for what cannot be carried.
     """

@@ -16,7 +16,7 @@ import click
 
 from parity.errors import InputError, ParityError
 from parity.options import NAMED, OPTIONS, checked
-from parity.printing import printable
+from parity.terminal import printable
 
 
 def several(element: Callable[[str], Any], expected: str) -> Callable[..., Any]:
@@ -105,14 +105,14 @@ def check(model: str | None, listing: bool, verbose: bool, **options: Any) -> in
 
     Exit status: 0 PASS, 1 FAIL, 2 INCONCLUSIVE or ERROR.
     """
-    from parity.cases import AXES, grid
+    from parity.cases.case import AXES, grid
 
     select = {name: options[name] for name in AXES if options[name] is not None}
     if listing:
         for case in grid(select, options["only"], options["seed"]):
             say(case.id)
         return 0
-    from parity.files import Golden, packed, writing
+    from parity.golden.file import Golden, packed, writing
 
     refuse_same_paths(model, options)
     with pages(options) as write, writing(options["save_failure"], "--save-failure") as write_failure:
@@ -156,7 +156,7 @@ def check(model: str | None, listing: bool, verbose: bool, **options: Any) -> in
 def record(model: str, output: str, **options: Any) -> int:
     """Record what Keras makes of a saved model: a golden file, which `parity check` needs no Keras for."""
     import parity
-    from parity.arrays import load_array
+    from parity.disk import load_array
 
     quiet()
     arrays = {name: load_array(f"--{name.replace('_', '-')}", options.pop(name)) for name in ("mask", "initial_state")}
@@ -183,7 +183,7 @@ def port(model: str, to: str, layout: str | None, output: str | None, seed: int)
     Exit status: that of the check, 2 where there was nothing to check it with.
     """
     from parity import api
-    from parity.ports import FORMATS
+    from parity.ports.formats import FORMATS
 
     if to not in FORMATS:
         raise InputError(f"--to: expected {', '.join(FORMATS)}; received {to!r}")
@@ -240,13 +240,13 @@ def score(json_path: str | None, layer: tuple[str, ...] | None, only: str | None
     implementation at hand is judged; beside it stands what allclose and the cosine say to the same data.
     Some minutes. Exit status: 1 if a correct implementation was accused or a visible mistake missed, else 0.
     """
-    from parity.cases import grid
-    from parity.files import writing
+    from parity.cases.case import grid
+    from parity.golden.file import writing
 
     cases = grid({"layer": layer} if layer else {}, only)
     with writing(json_path, "--json") as write:
         quiet()
-        from parity.score import run
+        from parity.scoring.score import run
 
         with progress(None) as done:
             found = run(cases, done, draws)
@@ -293,7 +293,7 @@ def refuse(options: dict[str, Any], what: str, *given: str) -> None:
 
 def refuse_same_paths(model: str | None, options: dict[str, Any]) -> None:
     """InputError where one of the files to write is another one, or one that is read."""
-    from parity.pages import FORMATS
+    from parity.report.pages import FORMATS
 
     written, read = (*FORMATS, "save_failure"), ("inputs", "outputs", "mask", "initial_state", "candidate")
     named = {"MODEL": model, **{f"--{name.replace('_', '-')}": options[name] for name in (*read, *written)}}
@@ -307,7 +307,7 @@ def refuse_same_paths(model: str | None, options: dict[str, Any]) -> None:
 
 def check_file(path: str, select: dict[str, Any], options: dict[str, Any]) -> Any:
     from parity import api
-    from parity.arrays import load_outputs
+    from parity.disk import load_outputs
 
     refuse_selection(select, options)
     own = "expected a model to go with it; the file has its own"
@@ -347,8 +347,8 @@ def gate_table(reports: Any) -> Any:
 
 def check_model(model: str, select: dict[str, Any], options: dict[str, Any]) -> Any:
     from parity import api
-    from parity.arrays import load_array
-    from parity.candidates import scratch
+    from parity.candidates.functions import scratch
+    from parity.disk import load_array
 
     refuse_selection(select, options)
     one_of(options, "candidate", "outputs")
@@ -374,7 +374,7 @@ def one_of(options: dict[str, Any], *names: str) -> None:
 
 def check_grid(model: None, select: dict[str, Any], options: dict[str, Any]) -> Any:
     from parity import api
-    from parity.cases import grid
+    from parity.cases.case import grid
 
     own = "expected a model to go with it; the grid draws its own"
     refuse(options, own, "inputs", "outputs", "mask", "initial_state", "input_shape")
@@ -406,8 +406,8 @@ def progress(total: int | None) -> Iterator[Callable[[Any], None]]:
 @contextlib.contextmanager
 def pages(options: dict[str, Any]) -> Iterator[Callable[[Any], None]]:
     """A function that writes a report to every file that was asked for. What would keep it from that is found here."""
-    from parity.files import writing
-    from parity.pages import FORMATS, renderer
+    from parity.golden.file import writing
+    from parity.report.pages import FORMATS, renderer
 
     with contextlib.ExitStack() as opened:
         files = [
@@ -425,7 +425,7 @@ def pages(options: dict[str, Any]) -> Iterator[Callable[[Any], None]]:
 
 def command(case: str | None = None) -> str:
     """The command line that this is; or that of one case of the grid, which writes no report."""
-    from parity.report import shell_line
+    from parity.report.data import shell_line
 
     words = ["parity", *sys.argv[1:]]
     return shell_line(words if case is None else [*without_reports(words), "--case", case])
@@ -433,7 +433,7 @@ def command(case: str | None = None) -> str:
 
 def without_reports(words: list[str]) -> list[str]:
     """The words without the options that write a file: `--json FILE` and `--json=FILE`."""
-    from parity.pages import FORMATS
+    from parity.report.pages import FORMATS
 
     writes = [f"--{name}" for name in (*FORMATS, "save-failure")]
     before = ["", *words]
@@ -450,7 +450,7 @@ def subject(model: str | None, options: dict[str, Any]) -> str:
 
 def failure(what: str, error: ParityError) -> Any:
     """The report on a question that could not be put."""
-    from parity.report import CaseReport, Report, environment
+    from parity.report.data import CaseReport, Report, environment
 
     case = CaseReport(what, "ERROR", notes=(str(error),))
     return Report((case,), environment=environment(), command=command())

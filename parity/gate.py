@@ -22,8 +22,8 @@ from typing import Any
 
 from parity.errors import InputError, ParityError
 from parity.options import NAMED, check_mistake, checked, expect
-from parity.report import CaseReport, Report, environment, merged, shell_line
-from parity.workers import Lost, shared
+from parity.pool import Lost, shared
+from parity.report.data import CaseReport, Report, environment, merged, shell_line
 
 KEYS = ("name", "model", "candidate", "outputs", "inputs", "allow", *NAMED)
 FEW = 3
@@ -105,7 +105,7 @@ def text(table: Mapping[str, Any], key: str, where: str) -> str | None:
 
 
 def allowed(table: Mapping[str, Any], where: str) -> dict[str, str]:
-    from parity.mistakes import MISTAKES
+    from parity.mistakes.catalogue import MISTAKES
 
     found = {}
     entries = table.get("allow", [])
@@ -163,8 +163,8 @@ def judge(check: Check) -> Report:
 
 def ask(check: Check) -> Report:
     from parity import api
-    from parity.arrays import load_array, load_outputs
-    from parity.candidates import scratch
+    from parity.candidates.functions import scratch
+    from parity.disk import load_array, load_outputs
 
     if not Path(check.model).exists():
         raise InputError(f"{check.model}: no such file")

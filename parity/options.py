@@ -64,7 +64,7 @@ def expect(names: Iterable[str], known: Iterable[str], where: str) -> None:
 def check_mistake(name: Any, where: str) -> None:
     """InputError for what is no mistake's id. Of what is only looked for if somebody names one: it takes a while."""
     if name is not None:
-        from parity.question import check_mistake
+        from parity.given.case import check_mistake
 
         try:
             check_mistake(name)

@@ -30,7 +30,7 @@ class Run:
     def report(self) -> Any:
         from dataclasses import replace
 
-        from parity.report import merged, shell_line
+        from parity.report.data import merged, shell_line
 
         made = [*self.made, *((name, problem("the test", why)) for name, why in self.crashed)]
         report = merged(made or [("this run", problem("pytest", "nothing was checked"))], self.early)
@@ -85,8 +85,8 @@ SUFFIXES = {".html": "html", ".json": "json", ".xml": "junit", ".md": "markdown"
 
 def report_writer(path: str, report: Any = None, try_only: bool = False) -> None:
     """Write the report in the format that the suffix says; or find out what would keep one from it."""
-    from parity.files import writing
-    from parity.pages import renderer
+    from parity.golden.file import writing
+    from parity.report.pages import renderer
 
     suffix = Path(path).suffix
     if suffix not in SUFFIXES:
@@ -129,7 +129,7 @@ def cases_of(metafunc: pytest.Metafunc) -> list[Any] | None:
         return None
     if marker is None or marker.args:
         raise InputError("expected @pytest.mark.parity_grid(layer=..., units=[...]) on the test")
-    from parity.cases import AXES, grid
+    from parity.cases.case import AXES, grid
 
     expect(marker.kwargs, [*AXES, "case"], "")
     pattern = marker.kwargs.get("case")
@@ -162,7 +162,7 @@ class AssertParity:
         from dataclasses import replace
 
         from parity.api import ParityAssertionError
-        from parity.printing import one_line
+        from parity.terminal import one_line
 
         report, error = self.judged(candidate, keras_layer, x, record, given)
         report = replace(report, command=self.command(), failure=None)
@@ -183,7 +183,7 @@ class AssertParity:
 
     def judge(self, candidate: Any, keras_layer: Any, x: Any, record: Any, given: Mapping[str, Any]) -> Any:
         from parity import api
-        from parity.cases import Case
+        from parity.cases.case import Case
 
         expect(given, ["input_shape", "mask", "initial_state", "record", *NAMED], "assert_parity: ")
         options = {**run_options(self.config), **checked(given, "assert_parity: ")}
@@ -206,9 +206,9 @@ class AssertParity:
     def judge_case(self, candidate: Any, case: Any, options: Mapping[str, Any]) -> Any:
         """A report without a case where the candidate lacks the parameters for it."""
         from parity import api
-        from parity.arguments import as_candidate
-        from parity.report import Report, environment
-        from parity.survey import needs
+        from parity.checking.asking import needs
+        from parity.given.candidate import as_candidate
+        from parity.report.data import Report, environment
 
         takes = as_candidate(candidate).takes
         if "layer" in takes and (missing := sorted(needs(case) - takes)):
@@ -230,7 +230,7 @@ class AssertParity:
             )
         if not self.config.getoption("parity_record"):
             raise InputError(f"{path}: no such golden file; --parity-record writes it")
-        from parity import golden
+        from parity import recording as golden
 
         path.parent.mkdir(parents=True, exist_ok=True)
         golden.record(record if not is_function(record) else record(), str(path), **options)
@@ -240,7 +240,7 @@ class AssertParity:
         """The line that repeats this test alone, from where pytest was started."""
         import os
 
-        from parity.report import shell_line
+        from parity.report.data import shell_line
 
         given = run_options(self.config)
         flags = [
@@ -265,7 +265,7 @@ def is_function(value: Any) -> bool:
 
 def problem(what: str, why: str) -> Any:
     """The report on what came to no verdict."""
-    from parity.report import CaseReport, Report, environment
+    from parity.report.data import CaseReport, Report, environment
 
     return Report((CaseReport(what, "ERROR", notes=(why,)),), environment=environment())
 
@@ -363,7 +363,7 @@ class Collector:
         run = self.run
         if not (run.made or run.path):
             return
-        from parity.printing import printable
+        from parity.terminal import printable
 
         report = run.report()
         counts = ", ".join(f"{number} {name}" for name, number in report.counts.items() if name != "cases" and number)

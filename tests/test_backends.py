@@ -11,8 +11,8 @@ from keras import layers as L  # noqa: N812
 
 import parity
 from parity.api import check_grid
-from parity.cases import grid
-from parity.findings import SAMPLED_FAIL
+from parity.cases.case import grid
+from parity.judging.findings import SAMPLED_FAIL
 from rnn_scratch.layers import PROFILES
 
 pytestmark = pytest.mark.backends

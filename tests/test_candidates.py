@@ -17,14 +17,16 @@ import onnx
 import pytest
 
 import parity
-from parity import c_port, matching, ports, programs
-from parity.arguments import as_candidate
-from parity.candidates import Answer
-from parity.cases import Case
+from parity.candidates import matching, programs
+from parity.candidates.functions import Answer
+from parity.candidates.matching import Slot
+from parity.cases.case import Case
 from parity.errors import CandidateError, MissingExtraError
-from parity.judge import wrong_structure
-from parity.layouts import LAYOUTS, pack
-from parity.matching import Slot
+from parity.given.candidate import as_candidate
+from parity.judging.judge import wrong_structure
+from parity.ports import c as c_port
+from parity.ports import formats as ports
+from parity.ports.layouts import LAYOUTS, pack
 
 HERE = Path(__file__).parent
 L = keras.layers
@@ -613,9 +615,9 @@ def main(number=500, kinds=(".onnx", ".safetensors", "golden", ".npy")):  # prag
     import tempfile
     from collections import Counter
 
-    from parity import files
     from parity.api import check_file
-    from parity.arrays import load_array
+    from parity.disk import load_array
+    from parity.golden import file as files
 
     rng, layer = np.random.default_rng(0), L.GRU(6, return_sequences=True)
     layer.build((None, 7, 5))

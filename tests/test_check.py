@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import parity
-from parity import judge
-from parity.adapters import keras as adapter
-from parity.cases import Case
+from parity.adapters.keras import from_keras as adapter
+from parity.cases.case import Case
+from parity.judging import judge
 
 
 def layer(units=5, input_dim=4, **settings):

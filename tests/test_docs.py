@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import parity
-from parity import cli, gate, layouts, mistakes, ports
+from parity import cli, gate
+from parity.ports import formats as ports
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -112,7 +113,7 @@ LSTM = """#!{python}
 import sys
 import numpy as np
 sys.path.insert(0, {root!r})
-from parity import files
+from parity.golden import file as files
 np.save(sys.argv[2], files.load("golden/lstm.npz").cases[0].layer(np.load(sys.argv[1])))
 """
 
@@ -146,11 +147,6 @@ def test_links_lead_somewhere(page):
 
 
 def test_pages_made_from_the_code():
-    for module in (layouts, mistakes):
-        name = {"layouts": "porting", "mistakes": "mistakes"}[module.__name__.rpartition(".")[2]]
-        made = subprocess.run(
-            [sys.executable, "-m", module.__name__], capture_output=True, text=True, check=True, cwd=ROOT
-        )
-        assert (ROOT / "docs" / f"{name}.md").read_text() == made.stdout, (
-            f"python -m {module.__name__} > docs/{name}.md"
-        )
+    for module, name in (("parity.ports.layouts", "porting"), ("parity.mistakes", "mistakes")):
+        made = subprocess.run([sys.executable, "-m", module], capture_output=True, text=True, check=True, cwd=ROOT)
+        assert (ROOT / "docs" / f"{name}.md").read_text() == made.stdout, f"python -m {module} > docs/{name}.md"

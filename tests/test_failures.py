@@ -11,16 +11,16 @@ from zoo import make_layer
 
 import parity
 from parity.api import check_file
-from parity.arguments import as_candidate
-from parity.candidates import same
-from parity.cases import Case, grid
+from parity.candidates.functions import same
+from parity.cases.case import Case, grid
 from parity.cli import main
-from parity.diagnosis import computed
 from parity.errors import InputError
-from parity.files import Golden, array_of, arrays_in, load, packed, sealed
-from parity.findings import Tolerance
-from parity.judge import examine
-from parity.shrink import described, shrink
+from parity.explaining.causes import computed
+from parity.explaining.smallest import described, shrink
+from parity.given.candidate import as_candidate
+from parity.golden.file import Golden, array_of, arrays_in, load, packed, sealed
+from parity.judging.findings import Tolerance
+from parity.judging.judge import examine
 
 KINDS = {case.id: case for case in grid(only="*-b2-t10-*")}
 

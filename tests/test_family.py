@@ -10,13 +10,13 @@ import pytest
 from keras import layers as L  # noqa: N812
 
 import parity
-from parity import peers
-from parity.adapters.keras import Oracle
-from parity.arguments import as_candidate
-from parity.candidates import scratch
-from parity.cases import Case, make_mask, probes, randomized
-from parity.findings import Tolerance
-from parity.judge import examine
+from parity.adapters.keras.from_keras import Oracle
+from parity.candidates.functions import scratch
+from parity.cases.case import Case, make_mask, probes, randomized
+from parity.given.candidate import as_candidate
+from parity.judging.findings import Tolerance
+from parity.judging.judge import examine
+from parity.scoring import peers
 from rnn_scratch import (
     GRU,
     LSTM,

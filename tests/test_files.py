@@ -10,8 +10,8 @@ import pytest
 import tf_keras
 
 import parity
-from parity.adapters.keras_files import load_model, saved_by
-from parity.cases import named_dtype
+from parity.adapters.keras.saved import load_model, saved_by
+from parity.cases.case import named_dtype
 from parity.errors import MissingExtraError, ModelError
 
 

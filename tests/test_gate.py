@@ -17,9 +17,9 @@ from zoo import make_layer
 
 import parity
 from parity import cli, gate, options
-from parity.diagnosis import Adequacy
 from parity.errors import InputError
-from parity.report import Blind, CaseReport, Cause, Report, merged
+from parity.explaining.causes import Adequacy
+from parity.report.data import Blind, CaseReport, Cause, Report, merged
 
 ROOT = Path(__file__).parent.parent
 PORT = r"""
@@ -167,7 +167,7 @@ def judged(folder, text):
 
 
 def blind(monkeypatch, *ids, visible=(), same=False):
-    from parity import survey
+    from parity.checking import asking as survey
 
     found = tuple(Blind(name, "what it does", same=same) for name in ids)
     monkeypatch.setattr(survey, "adequacy", lambda *a: Adequacy(found, tuple(visible)))

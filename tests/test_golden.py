@@ -16,8 +16,8 @@ import parity
 from parity import cli
 from parity.api import check_file
 from parity.errors import CandidateError, InputError
-from parity.files import load
-from parity.golden import GROUPS, record
+from parity.golden.file import load
+from parity.recording import GROUPS, record
 
 LAYERS = keras.layers
 MODELS = {

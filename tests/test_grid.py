@@ -7,7 +7,7 @@ import pytest
 
 import parity
 from parity.api import check_grid
-from parity.cases import AXES, grid, make_mask, pairwise_cover
+from parity.cases.case import AXES, grid, make_mask, pairwise_cover
 from rnn_scratch import Bidirectional
 from rnn_scratch.activations import ACTIVATIONS
 from rnn_scratch.layers import Recurrent

@@ -16,13 +16,13 @@ import pytest
 from helpers import forward, pair
 
 from parity import MissingExtraError, check, cli
-from parity.course import PIECES, POINTS, Course
-from parity.findings import WORST, Tally
-from parity.pages import FORMATS, renderer
-from parity.pages.html import SHORT
-from parity.pages.picture import decades, picture, ticks
-from parity.pages.text import MOST
-from parity.report import Blind, CaseReport, Cause, Divergence, LayerReport, Report, Trace, merged
+from parity.judging.findings import WORST, Tally
+from parity.judging.trace import PIECES, POINTS, Course
+from parity.report.data import Blind, CaseReport, Cause, Divergence, LayerReport, Report, Trace, merged
+from parity.report.html import SHORT
+from parity.report.pages import FORMATS, renderer
+from parity.report.picture import decades, picture, ticks
+from parity.report.text import MOST
 
 HOSTILE = "<script>alert(1)</script>|`x`&\x00\x1b[31m\u202e\ud800\ufffe\"'"
 
@@ -395,7 +395,7 @@ def test_a_path_that_cannot_be_written_is_said_before_the_check(run, tmp_path, m
 def test_a_library_that_is_missing_is_said_before_the_check(run, monkeypatch, form, library):
     monkeypatch.setattr(cli, "check_model", lambda *_: pytest.fail("the check ran"))
     monkeypatch.setitem(sys.modules, library, None)
-    monkeypatch.delitem(sys.modules, f"parity.pages.{form}", raising=False)
+    monkeypatch.delitem(sys.modules, f"parity.report.{form}", raising=False)
     with pytest.raises(MissingExtraError, match=r"pip install 'keras-parity\[report\]'"):
         renderer(form)
     status, _, err = run(f"--{form}", "page")

@@ -398,7 +398,7 @@ def test_it_costs_nothing_to_others(pytester):
 import sys
 
 def test_other():
-    heavy = {"numpy", "keras", "tensorflow", "click", "rich", "rnn_scratch", "parity.api", "parity.cases"}
+    heavy = {"numpy", "keras", "tensorflow", "click", "rich", "rnn_scratch", "parity.api", "parity.cases.case"}
     assert not heavy & set(sys.modules)
     assert "parity.pytest_plugin" in sys.modules
 """

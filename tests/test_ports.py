@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 
 import parity
-from parity import api, c_port, cli, layouts, ports
-from parity.arguments import as_candidate
-from parity.cases import grid
+from parity import api, cli
+from parity.cases.case import grid
 from parity.errors import CandidateError, InputError, UnsupportedError
-from parity.layouts import LAYOUTS
+from parity.given.candidate import as_candidate
+from parity.ports import c as c_port
+from parity.ports import formats as ports
+from parity.ports import layouts
+from parity.ports.layouts import LAYOUTS
 from rnn_scratch import GRU
 
 SMALL = {case.id: case for case in grid(only="*-b2-t10-i4-u8-*")}

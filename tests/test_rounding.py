@@ -25,10 +25,10 @@ from zoo import (
     with_settings,
 )
 
-from parity import judge as judging
-from parity import rounding
-from parity.cases import make_mask
-from parity.rounding import ARITHMETIC, Ball, binade, granularity, largest_finite
+from parity.cases.case import make_mask
+from parity.judging import judge as judging
+from parity.rounding import balls as rounding
+from parity.rounding.balls import ARITHMETIC, Ball, binade, granularity, largest_finite
 from rnn_scratch import SimpleRNN, SimpleRNNCell
 from rnn_scratch.activations import ACTIVATIONS
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import parity
-from parity.arguments import as_candidate
 from parity.errors import CandidateError
-from parity.layouts import LAYOUTS, pack
+from parity.given.candidate import as_candidate
+from parity.ports.layouts import LAYOUTS, pack
 
 torch = pytest.importorskip("torch")
 nn = torch.nn

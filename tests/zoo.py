@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from parity.arguments import as_candidate
-from parity.cases import Case, draw_weight
-from parity.findings import Finding, Tolerance
-from parity.judge import examine
+from parity.cases.case import Case, draw_weight
+from parity.given.candidate import as_candidate
+from parity.judging.findings import Finding, Tolerance
+from parity.judging.judge import examine
 from rnn_scratch import SimpleRNN
 
 Array = Any

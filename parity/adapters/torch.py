@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from parity.candidates import ANY, Answer, Array, as_output, by_layer, one_line
-from parity.cases import Case
+from parity.candidates.functions import ANY, Answer, Array, as_output, by_layer, one_line
+from parity.candidates.matching import arrays_of
+from parity.cases.case import Case
 from parity.errors import CandidateError
-from parity.matching import arrays_of
 
 STATES = ("hx", "h0", "h_0", "state", "states", "hidden", "initial_state", "initial_states")
 CARRIED = ("cx", "c0", "c_0", "cell_state")

@@ -1,0 +1,1 @@
+"""Keras there and back; the only folder that imports it."""

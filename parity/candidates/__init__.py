@@ -1,0 +1,1 @@
+"""Candidates: whatever is to be judged, made to answer Cases."""

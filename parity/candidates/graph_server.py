@@ -1,0 +1,76 @@
+"""A graph in a process of its own: `python -m parity.candidates.graph_server onnx model.onnx`.
+
+It says on its standard output what its inputs and outputs are, one line of JSON; then for each line that it reads, a
+folder with `in0.npy`, `in1.npy`, ..., it writes `out0.npy`, ... beside them and answers with one line. Whatever the
+library prints goes to standard error.
+"""
+
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity.candidates.functions import one_line
+from parity.errors import MissingExtraError
+
+KINDS = {".onnx": "parity.adapters.onnx", ".tflite": "parity.adapters.tflite"}
+"""The module of each kind of file. Its class `Graph` has `inputs` and `outputs`, lists of Slot, and `run(arrays)`."""
+
+HEADROOM = 1 << 29
+"""Bytes beyond what the library itself takes, so that a shape that a damaged file declares is not believed."""
+
+
+def main(suffix: str, path: str) -> None:
+    channel = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+
+    def say(**told: Any) -> None:
+        print(json.dumps(told), file=channel)
+
+    try:
+        module = importlib.import_module(KINDS[suffix])
+        limit_memory(HEADROOM + 8 * os.path.getsize(path))
+        graph = module.Graph(path)
+        say(inputs=[described(slot) for slot in graph.inputs], outputs=[described(slot) for slot in graph.outputs])
+    except MissingExtraError as error:
+        say(missing=str(error))
+        return
+    except Exception as error:
+        say(error=one_line(error))
+        return
+    for line in sys.stdin:
+        folder = Path(json.loads(line))
+        try:
+            arrays = [np.load(folder / f"in{n}.npy") for n in range(len(graph.inputs))]
+            limit_memory(HEADROOM + 64 * sum(array.nbytes for array in arrays))
+            for n, array in enumerate(graph.run(arrays)):
+                np.save(folder / f"out{n}.npy", array)
+        except Exception as error:
+            say(error=one_line(error))
+        else:
+            say()
+
+
+def described(slot: Any) -> dict[str, Any]:
+    return {"name": slot.name, "shape": slot.shape, "dtype": np.dtype(slot.dtype).name}
+
+
+def limit_memory(more: int) -> None:
+    """What may be allocated from here on, where the system can tell and limit it."""
+    try:
+        import resource
+
+        status = Path("/proc/self/status").read_text()
+    except (ImportError, OSError):
+        return
+    used = next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmData"))
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    resource.setrlimit(resource.RLIMIT_DATA, (used + more, hard))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])

@@ -1,0 +1,5 @@
+"""Cases: a layer, inputs, a mask, an initial state; the built-in grid, and what else a candidate is asked."""
+
+from parity.cases.case import Case, View, grid
+
+__all__ = ["Case", "View", "grid"]

@@ -1,0 +1,1 @@
+"""Asking a candidate, and what is concluded of it."""

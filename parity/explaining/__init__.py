@@ -1,0 +1,1 @@
+"""After the verdict: causes, blind spots, facts, weights in effect, the smallest case."""

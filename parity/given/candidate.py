@@ -1,0 +1,87 @@
+"""What a candidate argument is: a function, a module, a file, a command; each its own kind of candidate."""
+
+import difflib
+import importlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+from parity.adapters import torch
+from parity.candidates import programs
+from parity.candidates.functions import Candidate, Function, Outputs, StepFunction, one_line, parameters
+from parity.errors import CandidateError
+from parity.ports import formats as ports
+
+
+def as_candidate(value: Any, seconds: float | None = None) -> Candidate:
+    """What the argument is: a function `f(x[, layer][, mask][, initial_state])`, a step function
+    `step(x_t, state[, layer])`, a torch.nn.Module, outputs; or what `--candidate` names: `FILE.py:NAME`, `cmd:...`, an
+    .onnx or .tflite file, weights in an .npz or .safetensors file. seconds: how long a program or graph may take for
+    one question."""
+    if isinstance(value, str | os.PathLike):
+        spec = os.fspath(value)
+        limit = programs.SECONDS if seconds is None else seconds
+        if spec.startswith("cmd:"):
+            return programs.Program(spec.removeprefix("cmd:"), limit)
+        if Path(spec).suffix.lower() in (".onnx", ".tflite"):
+            return programs.Graph(spec, limit)
+        if Path(spec).suffix.lower() in (".npz", ".safetensors"):
+            return ports.Weights(spec)
+        value = load(spec)
+    if hasattr(value, "ask") and hasattr(value, "converse"):
+        made: Candidate = value
+        return made
+    if isinstance(value, type):
+        raise CandidateError(
+            f"candidate: expected a function or an object; {value.__name__} is a class: make one of it"
+        )
+    if torch.is_module(value):
+        return torch.Module(value)
+    if not callable(value):
+        return Outputs(value)
+    names = parameters(value)
+    return StepFunction(value, names) if "state" in names else Function(value, names)
+
+
+def load(spec: str) -> Any:
+    """`file.py:name` or `package.module:name` -> the object of that name. CandidateError says what is missing."""
+    place, _, name = spec.rpartition(":")
+    if not place or not name:
+        raise CandidateError(f"--candidate: expected FILE.py:NAME or MODULE:NAME; received {spec!r}")
+    try:
+        module = _module(place)
+    except CandidateError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise CandidateError(f"--candidate: importing {place} raised {one_line(error)}") from error
+    found: Any = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if found is None:
+        near = difflib.get_close_matches(name, [n for n, v in vars(module).items() if isinstance(v, FunctionType)])
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise CandidateError(f"--candidate: {place} has no {name!r}{hint}")
+    if not callable(found):
+        raise CandidateError(f"--candidate: expected a function; {spec} is a {type(found).__name__}")
+    return found
+
+
+def _module(place: str) -> ModuleType:
+    path = Path(place)
+    if path.suffix != ".py":
+        sys.path.insert(0, "")
+        return importlib.import_module(place)
+    if not path.is_file():
+        raise CandidateError(f"--candidate: no file {place}")
+    name = f"parity_candidate_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent.resolve()))
+    sys.modules[name] = module  # dataclasses and pickle look a module up by its name
+    spec.loader.exec_module(module)
+    return module

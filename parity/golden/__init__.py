@@ -1,0 +1,1 @@
+"""Golden files: Cases with Keras's outputs, on disk."""

@@ -1,0 +1,387 @@
+"""Cases on disk, with Keras's outputs where those were recorded: one .npz of plain arrays, and JSON that says what they
+are. Nothing is pickled, ever.
+
+`cases.json`, an array of bytes, holds the schema's version, the cases and their layers, and where they come from. Every
+layer's arrays stand in the file once, as `layer0/Wx`; those of the first case as `0/x`, `0/mask`, `0/initial_state/0`,
+and Keras's answer as `0/0/outputs/0`: case, call, which of its arrays. bfloat16 is kept as the 16-bit integers that it
+lies in. The archive's comment is the SHA-256 of every byte before it: a file of which any byte has changed is refused
+before anything in it is read.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import re
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parity.candidates.functions import Answer, one_line
+from parity.cases.case import Case, named_dtype
+from parity.errors import InputError, ParityError
+from rnn_scratch import (
+    RNN,
+    Activation,
+    Bidirectional,
+    Dense,
+    Dropout,
+    Embedding,
+    GRUCell,
+    LSTMCell,
+    Masking,
+    Sequential,
+    SimpleRNNCell,
+    TimeDistributed,
+)
+from rnn_scratch.layers import PROFILES, Layer, Recurrent, recurrent
+
+Array = NDArray[Any]
+Arrays = dict[str, Array]
+
+SCHEMA = 2
+INDEX = "cases.json"
+DIGEST = 64
+LARGEST = 1 << 28
+"""Bytes that a file may have, and declare its arrays to have."""
+
+
+# --- layers as data ---
+
+CELLS = {kind.name: kind for kind in (SimpleRNNCell, LSTMCell, GRUCell)}
+
+
+def describe(layer: Layer) -> dict[str, Any]:
+    """A layer without its arrays, as JSON has it."""
+    found: dict[str, Any] = {"kind": layer.kind, "name": layer.name, "dtype": layer.dtype.name}
+    if isinstance(layer, Recurrent):
+        settings = {key: value for key, value in layer.cell.settings.items() if value is not None}
+        found |= {"cell": settings, "settings": layer.settings, "use_bias": layer.cell.use_bias}
+        found["profile"] = layer.profile.name
+    for name in ("merge_mode", "mask_zero", "mask_value", "use_bias"):
+        if hasattr(layer, name):
+            found[name] = getattr(layer, name)
+    if isinstance(layer, Dense | Activation):
+        found["activation"] = layer.activation.name
+    if isinstance(layer, RNN):
+        found["settings"] = layer.settings
+    if layer.parts:
+        found["parts"] = [[name, describe(part)] for name, part in layer.parts.items()]
+    return found
+
+
+def rebuild(found: Mapping[str, Any], weights: Mapping[str, Array]) -> Layer:
+    """The layer of a description and its arrays by name."""
+
+    def own(name: str) -> Any:
+        return weights.get(name)
+
+    kind, name = found["kind"], found["name"]
+    parts = {
+        part: rebuild(
+            inner, {key.removeprefix(f"{part}."): a for key, a in weights.items() if key.startswith(f"{part}.")}
+        )
+        for part, inner in found.get("parts", [])
+    }
+    layers: list[Any] = list(parts.values())
+    layer: Layer
+    if kind in CELLS:
+        layer = recurrent(CELLS[kind](own("Wx"), own("Wh"), own("b"), **found["cell"]), found["settings"])
+        layer.profile = PROFILES[found["profile"]]
+    elif kind == "bidirectional":
+        layer = Bidirectional(*layers, merge_mode=found["merge_mode"])
+    elif kind == "rnn":
+        layer = RNN([part.cell for part in layers], **found["settings"])
+    elif kind == "time_distributed":
+        layer = TimeDistributed(*layers)
+    elif kind == "sequential":
+        layer = Sequential(layers)
+        layer.parts = parts
+    elif kind == "dense":
+        layer = Dense(own("W"), own("b"), activation=found["activation"])
+    elif kind == "embedding":
+        layer = Embedding(own("E"), mask_zero=found["mask_zero"])
+    elif kind == "masking":
+        layer = Masking(found["mask_value"], dtype=named_dtype(found["dtype"]))
+    elif kind == "activation":
+        layer = Activation(found["activation"], dtype=named_dtype(found["dtype"]))
+    elif kind == "dropout":
+        layer = Dropout(dtype=named_dtype(found["dtype"]))
+    else:
+        raise ValueError(f"no layer of the kind {kind!r}")
+    layer.name = name
+    return layer
+
+
+# --- files ---
+
+
+@dataclass(frozen=True)
+class Golden:
+    """What a file holds. answers: Keras's to each case, one a call, by the case's id; none of a file that only replays.
+    provenance: what recorded them, as JSON has it."""
+
+    cases: tuple[Case, ...]
+    answers: Mapping[str, tuple[Answer, ...]] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+def packed(golden: Golden) -> bytes:
+    """The bytes of the file."""
+    arrays: Arrays = {}
+    layers = list({id(case.layer): case.layer for case in golden.cases}.values())
+    for n, layer in enumerate(layers):
+        arrays |= {f"layer{n}/{name}": array for name, array in layer.weights.items()}
+    number = {id(layer): n for n, layer in enumerate(layers)}
+    index: dict[str, Any] = {"schema": SCHEMA, "provenance": dict(golden.provenance)}
+    index["layers"] = [describe(layer) for layer in layers]
+    index["cases"] = [
+        {**entry(case, f"{n}/", arrays, golden.answers.get(case.id, ())), "layer": number[id(case.layer)]}
+        for n, case in enumerate(golden.cases)
+    ]
+    index["dtypes"] = {name: array.dtype.name for name, array in arrays.items()}
+    plain = {name: a.view(np.uint16) if a.dtype.name == "bfloat16" else a for name, a in arrays.items()}
+    text = np.frombuffer(json.dumps(index, allow_nan=False).encode(), np.uint8)
+    file = BytesIO()
+    np.savez_compressed(file, allow_pickle=False, **{INDEX: text, **plain})
+    return sealed(file)
+
+
+def sealed(file: BytesIO) -> bytes:
+    """The archive with its digest as its comment, of which the length stands in its last two bytes."""
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.comment = b"0" * DIGEST
+    body = file.getvalue()[:-DIGEST]
+    return body + hashlib.sha256(body).hexdigest().encode()
+
+
+def entry(case: Case, prefix: str, arrays: Arrays, answers: Sequence[Answer]) -> dict[str, Any]:
+    """A case without its arrays, which are put into `arrays`."""
+    own: Arrays = {"x": case.x} | ({} if case.mask is None else {"mask": case.mask})
+    own |= {f"initial_state/{n}": state for n, state in enumerate(case.initial_state or ())}
+    for n, answer in enumerate(answers):
+        own |= {f"{n}/{name}": array for name, array in answered(answer).items()}
+    arrays |= {prefix + name: np.ascontiguousarray(array) for name, array in own.items()}
+    return {"id": case.id, "calls": case.calls, "rows": list(case.rows), "arrays": list(own), "answers": len(answers)}
+
+
+def answered(answer: Answer) -> Arrays:
+    """The arrays of an answer by name."""
+    found = {f"outputs/{n}": array for n, array in enumerate(answer.outputs or ())}
+    found |= {} if answer.sequence is None else {"sequence": answer.sequence}
+    found |= {f"layers/{name}": array for name, array in answer.layers.items()}
+    return found | {f"sequences/{name}": array for name, array in answer.sequences.items()}
+
+
+@contextlib.contextmanager
+def writing(path: str | None, option: str = "") -> Iterator[Callable[[bytes], None]]:
+    """A function that writes a file, whole or not at all; that does nothing without a path. Whether the file can be
+    written is found out here, before the work: InputError if not."""
+    if path is None:
+        yield lambda data: None
+        return
+    target, name = Path(path), f"{option}: {path}" if option else path
+    try:
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    except OSError as error:
+        raise InputError(f"{name}: cannot be written: {error.strerror}") from None
+    if target.is_dir():
+        os.close(handle)
+        os.unlink(temporary)
+        raise InputError(f"{name}: expected a file; it is a folder")
+
+    def write(data: bytes) -> None:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o666 & ~umask())
+        os.replace(temporary, target)
+
+    try:
+        yield write
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def load(path: str) -> Golden:
+    """What a file holds. InputError, in one line, for anything that is none or has been changed."""
+    try:
+        index, arrays = contents(unsealed(path))
+        if index.get("schema") != SCHEMA:
+            raise ValueError(f"schema {index.get('schema')!r}; this version reads schema {SCHEMA}")
+        typed = {name: arrays[name].view(named_dtype(dtype)) for name, dtype in index["dtypes"].items()}
+        layers = [rebuilt(layer, below(f"layer{n}/", typed)) for n, layer in enumerate(index["layers"])]
+        cases, answers = [], {}
+        for n, described in enumerate(index["cases"]):
+            own, layer = below(f"{n}/", typed), layers[range(len(layers)).index(described["layer"])]
+            cases.append(checked_case(case_of(described, layer, own)))
+            if described["answers"]:
+                answers[cases[-1].id] = answers_of(cases[-1], described["answers"], own)
+        ids = {case.id for case in cases}
+        if not 0 < len(ids) == len(cases) or len(answers) not in (0, len(cases)):
+            raise ValueError(f"{len(cases)} cases, {len(ids)} ids, answers to {len(answers)}")
+        return Golden(tuple(cases), answers, checked_provenance(index["provenance"]))
+    except ParityError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # whatever a damaged file makes of the readers
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: expected a file of cases written by parity: {reason[:200]}") from None
+
+
+def unsealed(path: str) -> bytes:
+    """The bytes of a file whose digest fits. ValueError for any other one."""
+    if os.path.getsize(path) > LARGEST:
+        raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
+    data = Path(path).read_bytes()
+    body, found = data[:-DIGEST], data[-DIGEST:]
+    if not data.startswith(b"PK"):
+        raise ValueError("it is no .npz archive")
+    if not re.fullmatch(rb"[0-9a-f]{64}", found):
+        raise ValueError("it does not end with a digest: it was cut short, or rewritten by something else")
+    if hashlib.sha256(body).hexdigest().encode() != found:
+        raise ValueError("its digest does not fit: something in it was changed")
+    return data
+
+
+def contents(data: bytes) -> tuple[dict[str, Any], Arrays]:
+    """The index and the arrays of an archive that need not be one of ours: a digest is easily made."""
+    arrays = arrays_in(data)
+    return json.loads(arrays.pop(INDEX).tobytes()), arrays
+
+
+def arrays_in(data: bytes, most: int = LARGEST) -> Arrays:
+    """The arrays in the bytes of an .npz file, which may declare that many bytes. ValueError for anything else."""
+    with zipfile.ZipFile(BytesIO(data)) as archive:
+        if sum(info.file_size for info in archive.infolist()) > most:
+            raise ValueError(f"it declares more than {most >> 20} MiB")
+        return {info.filename.removesuffix(".npy"): array_of(member(archive, info)) for info in archive.infolist()}
+
+
+def member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """One file of an archive. No more is inflated than it declares, which other methods than zlib's cannot promise."""
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{info.filename}: expected it stored or deflated, as NumPy writes it")
+    with archive.open(info) as file:
+        return file.read(info.file_size)
+
+
+def array_of(data: bytes) -> Array:
+    """The array in the bytes of an .npy file, never unpickled. ValueError for anything else: what it declares must be
+    what it holds before any memory is taken for it."""
+    file = BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(file)
+        one, two = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = (
+            one(file) if version == (1, 0) else two(file)
+        )  # 3.0 differs in the names of fields alone
+    except Exception as error:  # NumPy's own reader lets whatever Python's parser raises pass
+        raise ValueError(f"expected an .npy file: {one_line(error)}") from None
+    if dtype.hasobject:
+        raise ValueError("expected numbers; it holds Python objects, which are not unpickled")
+    held, declared = len(data) - file.tell(), math.prod(shape) * dtype.itemsize
+    if held != declared:
+        raise ValueError(f"it declares {dtype} {shape}, {declared:,} bytes; it holds {held:,}")
+    array = np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order="F" if fortran else "C")
+    return array.copy(order="C")
+
+
+def below(prefix: str, arrays: Mapping[str, Array]) -> Arrays:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def numbered(name: str, arrays: Mapping[str, Array]) -> tuple[Array, ...]:
+    own = below(f"{name}/", arrays)
+    return tuple(own[str(n)] for n in range(len(own)))
+
+
+def case_of(described: Mapping[str, Any], layer: Layer, own: Mapping[str, Array]) -> Case:
+    states = numbered("initial_state", own)
+    calls, rows = described["calls"], tuple(map(str, described["rows"]))
+    return Case(str(described["id"]), layer, own["x"], own.get("mask"), states or None, calls, rows)
+
+
+def answer_of(own: Mapping[str, Array]) -> Answer:
+    outputs = numbered("outputs", own)
+    return Answer(outputs, own.get("sequence"), below("layers/", own), below("sequences/", own))
+
+
+# --- what a file says, held against itself: a digest is easily made ---
+
+
+def rebuilt(described: Mapping[str, Any], arrays: Arrays) -> Layer:
+    layer = rebuild(described, arrays)
+    if json.loads(json.dumps(describe(layer))) != described or layer.weights.keys() != arrays.keys():
+        raise ValueError(f"{described['name']}: its settings or arrays are not those of such a layer")
+    return layer
+
+
+def checked_case(case: Case) -> Case:
+    """ValueError for what the case's layer cannot compute."""
+    x, layer = case.x, case.layer
+    if 0 in x.shape or x.dtype != layer.as_inputs(x).dtype:
+        raise ValueError(f"{case.id}: x: expected numbers that {layer.name} takes; received {x.dtype} {x.shape}")
+    layer.check_inputs(x)
+    if case.mask is not None and case.mask.dtype != layer.check_mask(case.mask, x.shape[:2]).dtype:
+        raise ValueError(f"{case.id}: mask: expected booleans; received {case.mask.dtype}")
+    layer.initial_states(case.batch, case.initial_state)
+    if not isinstance(case.calls, int) or case.calls not in range(1, case.timesteps + 1) or case.timesteps % case.calls:
+        raise ValueError(f"{case.id}: {case.timesteps} timesteps in {case.calls} calls")
+    if len(case.rows) not in (0, case.batch):
+        raise ValueError(f"{case.id}: {len(case.rows)} rows named, of {case.batch}")
+    small = case.rows_at(np.arange(1)).first(1)
+    with np.errstate(all="ignore"):
+        layer(small.x, mask=small.mask, initial_state=small.initial_state)  # what only computing shows
+    layer.reset_state()
+    return case
+
+
+def answers_of(case: Case, number: Any, own: Arrays) -> tuple[Answer, ...]:
+    """Keras's answers, one for each call. ValueError for others than the case's layer gives."""
+    if number != case.calls:
+        raise ValueError(f"{case.id}: {number} answers to {case.calls} calls")
+    return tuple(checked_answer(case.call(n), answer_of(below(f"{n}/", own))) for n in range(case.calls))
+
+
+def checked_answer(case: Case, answer: Answer) -> Answer:
+    expected = dict(shapes_of(case))
+    for name, array in answered(answer).items():
+        if array.shape != expected.get(name) or (array.dtype.kind != "f" and array.dtype.name != "bfloat16"):
+            raise ValueError(f"{case.id}: {name}: expected {expected.get(name)}; received {array.dtype} {array.shape}")
+    if len(answer.outputs or ()) != len(case.layer.output_shapes(case.x.shape)):
+        raise ValueError(f"{case.id}: outputs are missing")
+    return answer
+
+
+def shapes_of(case: Case) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The names that arrays of an answer may have, and their shapes."""
+    layer, shape = case.layer, case.x.shape
+    yield from ((f"outputs/{n}", found) for n, found in enumerate(layer.output_shapes(shape)))
+    yield "sequence", layer.with_sequences().output_shapes(shape)[0]
+    for name, part in layer.parts.items():
+        yield f"sequences/{name}", part.with_sequences().output_shapes(shape)[0]
+        yield f"layers/{name}", part.output_shapes(shape)[0]
+        shape = part.output_shapes(shape)[0] if isinstance(layer, Sequential) else shape
+
+
+def checked_provenance(found: Any) -> Mapping[str, Any]:
+    environment = found.get("environment", {}) if isinstance(found, dict) else None
+    if not isinstance(environment, dict):
+        raise ValueError("its provenance: expected what recorded it, by name")
+    return found  # type: ignore[no-any-return]

@@ -1,0 +1,1 @@
+"""Mistakes: functions from the right Case to the wrong ones, with names."""

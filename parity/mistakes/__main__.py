@@ -1,0 +1,3 @@
+from parity.mistakes.catalogue import page
+
+print(page())

@@ -1,0 +1,1 @@
+"""Ports: a layer or model written as the other side loads it."""

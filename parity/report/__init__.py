@@ -1,0 +1,1 @@
+"""Reports: frozen data, and the forms in which it is read."""

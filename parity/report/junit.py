@@ -1,0 +1,47 @@
+"""A report as JUnit's XML, which every CI shows."""
+
+from junitparser import Error, Failure, JUnitXml, TestCase, TestSuite
+from junitparser.junitparser import FinalResult
+
+from parity.report.data import CaseReport, Report
+from parity.terminal import one_line, printable
+
+
+def to_junit(report: Report) -> str:
+    """A test case for each case: FAIL is its failure, ERROR and INCONCLUSIVE its error. Where all pass and the report
+    does not (`strict`, or no case at all), one more says why."""
+    suite = TestSuite("parity")
+    for name, value in report.environment.items():
+        suite.add_property(printable(name), printable(value))
+    if report.command:
+        suite.add_property("command", printable(report.command))
+    for case in report.cases:
+        suite.add_testcase(testcase(case.id, result(case, report)))
+    if report.verdict != "PASS" and all(case.verdict == "PASS" for case in report.cases):
+        whole = f"{report.verdict}  {report.counted}\n{report}"
+        suite.add_testcase(testcase("the report", problem(Error, report.verdict, whole)))
+    xml = JUnitXml("parity")
+    xml.add_testsuite(suite)
+    text: bytes = xml.tostring()  # type: ignore[no-untyped-call]
+    return text.decode() + "\n"
+
+
+def testcase(name: str, found: FinalResult | None) -> TestCase:
+    case = TestCase(one_line(name), "parity")
+    if found is not None:
+        case.result = [found]
+    return case
+
+
+def result(case: CaseReport, report: Report) -> FinalResult | None:
+    if case.verdict == "PASS":
+        return None
+    why = (case.explained or report.why) if case.verdict == "FAIL" else []
+    again = [f"again: {case.command}"] if case.command else []
+    return problem(Failure if case.verdict == "FAIL" else Error, case.verdict, "\n".join([str(case), *why, *again]))
+
+
+def problem(kind: type[FinalResult], verdict: str, text: str) -> FinalResult:
+    found = kind(one_line(text.partition("\n")[0]), verdict)
+    found.text = printable(text)
+    return found

@@ -1,0 +1,1 @@
+"""What rounding may do: arithmetics, balls, functions of balls, perturbed runs."""
