@@ -20,6 +20,7 @@ from parity.golden.file import load
 from parity.recording import GROUPS, record
 
 LAYERS = keras.layers
+DATA = Path(__file__).parent / "data"
 MODELS = {
     "simple_rnn": lambda: [LAYERS.SimpleRNN(6, return_sequences=True)],
     "lstm": lambda: [LAYERS.LSTM(6)],
@@ -322,3 +323,14 @@ def test_without_keras_and_tensorflow(golden, tmp_path):
         done = check("--candidate", f"{tmp_path / 'port.py'}:{name}", file=tmp_path / "case.npz")
         assert (done.returncode, done.stderr) == (status, "")
         assert "Keras was not asked: Keras and its backend tensorflow are needed: pip install" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["chain", "masked", "lstm"])
+def test_a_file_that_0_1_0_recorded_is_read_after(name):
+    """Release 0.1.0 wrote them: most kinds of layers, masks, states, probes, lattices and two calls."""
+    path = str(DATA / f"{name}-0.1.0.npz")
+    assert check_file(right, path).verdict == "PASS"
+    own = load(path).cases[0].layer.weights
+    off = {key: array * array.dtype.type(1.01) for key, array in own.items()}
+    wrong = check_file(lambda x, layer: right(x, layer.replace(**off)), path)
+    assert wrong.verdict == "FAIL"
