@@ -21,5 +21,9 @@ class CandidateError(ParityError):
     """A candidate that cannot be found, called or understood."""
 
 
+class OracleError(ParityError):
+    """What computes the expected outputs raised while it did: Keras as a rule."""
+
+
 class MissingExtraError(ParityError, ImportError):
     """A library that is not installed; the message names the extra that brings it."""

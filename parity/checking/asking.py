@@ -13,7 +13,7 @@ from parity.adapters.keras import from_keras as adapter
 from parity.candidates.functions import Answer, Candidate, Function, Outputs, parameters, scratch
 from parity.cases.case import Case, companions, probes, state_kept, two_calls
 from parity.checking.case_report import describe, summarize
-from parity.errors import CandidateError
+from parity.errors import CandidateError, OracleError
 from parity.explaining.causes import Diagnosis, adequacy, applies, diagnose
 from parity.explaining.facts import facts
 from parity.explaining.smallest import described, shrink
@@ -72,7 +72,7 @@ class Survey:
             here = replace(case, layer=own, x=x, initial_state=states)
             report = self.ask(adapter.Oracle(layer, own), here, thorough=False)
             return replace(report, notes=(*adapter.notes_on(layer), *report.notes))
-        except (CandidateError, adapter.KerasError) as error:
+        except (CandidateError, OracleError) as error:
             return CaseReport(case.id, "ERROR", notes=(str(error),))
 
     def ask(self, oracle: Candidate, case: Case, thorough: bool, questions: Sequence[Case] | None = None) -> CaseReport:
@@ -111,7 +111,7 @@ class Survey:
             reason = found[0].open or (found[0].disputed if beyond else None)
             if not reason:
                 return found
-        except (CandidateError, adapter.KerasError) as error:
+        except (CandidateError, OracleError) as error:
             reason = str(error)
         self.refused.setdefault(reason, []).append(name)
         return None

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from parity.candidates.functions import ANY, Answer, one_line, recurrents
 from parity.cases.case import Case, generator, named_dtype, randomized
-from parity.errors import InputError, MissingExtraError, ParityError, UnsupportedError
+from parity.errors import InputError, MissingExtraError, OracleError, ParityError, UnsupportedError
 from rnn_scratch import (
     GRU,
     LSTM,
@@ -54,7 +54,7 @@ GRAPH_STEPS = 50
 """Eager TensorFlow takes a millisecond a time step; tracing a graph takes as long as this many steps."""
 
 
-class KerasError(ParityError):
+class KerasError(OracleError):
     """Keras itself raised while it computed the outputs to compare with."""
 
 
