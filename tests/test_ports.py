@@ -18,7 +18,8 @@ from parity.ports import c as c_port
 from parity.ports import formats as ports
 from parity.ports import layouts
 from parity.ports.layouts import LAYOUTS
-from rnn_scratch import GRU
+from rnn_scratch import GRU, Dense, Sequential
+from rnn_scratch.layers import Layer
 
 SMALL = {case.id: case for case in grid(only="*-b2-t10-i4-u8-*")}
 CELLS = [case for case in SMALL.values() if case.layer.kind in layouts.KINDS]
@@ -243,6 +244,56 @@ def test_a_model_that_ends_with_an_activation(tmp_path, to, activation):
 def test_what_cannot_be_carried_is_named(layer, to, said):
     with pytest.raises(UnsupportedError, match=said):
         ports.write(layer, to)
+
+
+class Scale(Layer):
+    """A kind that no port knows."""
+
+    kind = "scale"
+    ndim = 3
+
+    def __init__(self, gamma):
+        super().__init__()
+        self.gamma = gamma
+
+    @property
+    def weights(self):
+        return {"gamma": self.gamma}
+
+    def replace(self, **weights):
+        return Scale(**{**self.weights, **weights})
+
+
+@pytest.mark.parametrize("to", ports.FORMATS)
+def test_no_weight_is_left_out(to):
+    """What is read back of a port without it would pass, with the layer's own weight in its place."""
+    gru = SMALL[PORTED["gru"]].layer
+    model = Sequential([gru, Scale(np.arange(1, 9, dtype="f"))])
+    with pytest.raises(UnsupportedError, match=r"scale: \w+ does not carry scale"):
+        ports.write(model, to)
+
+
+class Scaled(Dense):
+    """A kind that ports know, and one weight more."""
+
+    @property
+    def weights(self):
+        return {**super().weights, "gamma": self.b}
+
+
+@pytest.mark.parametrize("to", ports.FORMATS)
+def test_weights_read_back_are_all_of_them(to):
+    layer = Scaled(np.ones((2, 3), "f"), np.ones(2, "f"))
+    arrays = layouts.packed(layer, LAYOUTS["notebook"])
+    with pytest.raises(InputError, match="no gamma in notebook"):
+        layouts.unpacked(layer, LAYOUTS["notebook"], arrays)
+    with pytest.raises(UnsupportedError, match=rf"dense: {to} cannot .*: expected every weight; there is no gamma"):
+        ports.write(layer, to)
+
+
+def test_weights_for_a_kind_that_no_layout_knows():
+    with pytest.raises(UnsupportedError, match="scale: notebook does not carry scale"):
+        layouts.recognised(Scale(np.ones(3, "f")), {"gamma": np.ones(3, "f")})
 
 
 def test_a_wrong_format_or_layout():

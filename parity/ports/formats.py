@@ -364,6 +364,10 @@ def write(layer: Layer, to: str, layout: str | None = None, versions: Mapping[st
     if not kind.bare:
         refuse(layer, to)
     arrays = layouts.packed(layer, chosen)
+    try:
+        layouts.unpacked(layer, chosen, arrays)
+    except InputError as error:
+        raise UnsupportedError(f"{layer.name}: {to} cannot be written so that it is read back: {error}") from None
     told = manifest(layer, to, chosen, versions or {})
     return Port(kind.write(layer, arrays, told), told, layer)
 

@@ -231,10 +231,13 @@ class Entry:
 
 
 def entries(layer: Layer, layout: Layout, path: str = "") -> Iterator[Entry]:
-    """The layers with weights in a layer, in their order."""
+    """The layers with weights in a layer, in their order. UnsupportedError for one that is no part's and not known."""
     if isinstance(layer, Recurrent | Dense | Embedding):
         yield Entry(path, layer)
         return
+    of_parts = {f"{name}.{own}" for name, part in layer.parts.items() for own in part.weights}
+    if layer.weights.keys() - of_parts:
+        raise UnsupportedError(f"{layer.name}: {layout.name} does not carry {layer.kind}")
     for name, part in layer.parts.items():
         inner = f"{path}.{name}" if path else name
         if isinstance(layer, Bidirectional) and layout.reverse is not None:
@@ -257,7 +260,7 @@ def own_arrays(layer: Layer, layout: Layout, suffix: str) -> Arrays:
 def packed(layer: Layer, layout: Layout) -> Arrays:
     """Every array of a layer or model, by its name in that layout; a layer's own name stands before where it has parts.
 
-    Raises UnsupportedError for a layer that the library has no like of.
+    Raises UnsupportedError for a layer that the library has no like of, and where a weight would be left out.
     """
     named = [item for entry in entries(layer, layout) for item in entry.arrays(layout).items()]
     return {name: np.ascontiguousarray(array) for name, array in named}  # safetensors writes memory as it lies
@@ -268,7 +271,7 @@ def unpacked(layer: Layer, layout: Layout, arrays: Mapping[str, Array]) -> Layer
     for name, array in arrays.items():
         if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
             raise InputError(f"{name}: expected floating-point numbers; received {array.dtype}")
-    own = dict(layer.weights)
+    own: Arrays = {}  # and not the layer's weights, which would stand in for whatever the arrays lack
     for (path, part), entry in zip(weighted(layer), entries(layer, layout), strict=True):
         below = {
             name.removeprefix(entry.named("")): a for name, a in arrays.items() if name.startswith(entry.named(""))
@@ -278,6 +281,8 @@ def unpacked(layer: Layer, layout: Layout, arrays: Mapping[str, Array]) -> Layer
         )
         prefix = f"{path}." if path else ""
         own |= {prefix + name: array.astype(part.dtype) for name, array in found.items()}
+    if missing := [name for name in layer.weights if name not in own]:
+        raise InputError(f"{layer.name}: expected every weight; there is no {', '.join(missing)} in {layout.name}")
     return layer.replace(**own)
 
 
@@ -293,7 +298,7 @@ def weighted(layer: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:
 def flat(layer: Layer, layout: Layout, arrays: Mapping[str, Array]) -> Arrays:
     """Of Dense and Embedding."""
     found = {}
-    for (name, expected), own in zip(own_arrays(layer, layout, "").items(), layer.weights, strict=True):
+    for (name, expected), own in zip(own_arrays(layer, layout, "").items(), layer.weights, strict=False):
         if name not in arrays or arrays[name].shape != expected.shape:
             received = arrays[name].shape if name in arrays else "none"
             raise InputError(f"{layer.name}: {name}: expected shape {expected.shape}; received {received}")
@@ -308,6 +313,8 @@ def recognised(layer: Layer, arrays: Mapping[str, Array], name: str | None = Non
     for layout in LAYOUTS.values() if name is None else ():
         with contextlib.suppress(UnsupportedError):
             known[layout.name] = packed(layer, layout)
+    if not known:
+        packed(layer, LAYOUTS["notebook"])  # which says why not, as all of them do
     bare = {key.removeprefix(shared(arrays)): array for key, array in arrays.items()}
     for found, expected in known.items():
         if listed(bare) == listed({key.removeprefix(shared(expected)): a for key, a in expected.items()}):
