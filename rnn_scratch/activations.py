@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from rnn_scratch.base import Array
+
 Function = Callable[..., Any]
 
 _erfc: Function = np.frompyfunc(math.erfc, 1, 1)

@@ -11,26 +11,9 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from rnn_scratch.activations import Activation, Array, get
-
-FLOATS = ("float16", "bfloat16", "float32", "float64")
-
-
-def as_weights(**weights: Any) -> list[Array]:
-    """The named arrays, copied. ValueError says which is not of a real floating dtype, or not of the first one's."""
-    arrays = {name: np.array(value, order="F") for name, value in weights.items()}  # products are with the transposes
-    first, dtype = next((name, array.dtype) for name, array in arrays.items())
-    for name, array in arrays.items():
-        if array.dtype.name not in FLOATS:
-            raise ValueError(f"{name}: expected one of {', '.join(FLOATS)}; received {array.dtype}")
-        if array.dtype != dtype:
-            raise ValueError(f"{name}: expected {dtype}, the dtype of {first}; received {array.dtype}")
-    return list(arrays.values())
-
-
-def expect_shape(name: str, array: Array, expected: tuple[int, ...], because: str) -> None:
-    if array.shape != expected:
-        raise ValueError(f"{name}: expected shape {expected} ({because}); received {array.shape}")
+from rnn_scratch.activations import Activation, get
+from rnn_scratch.base import FLOATS as FLOATS
+from rnn_scratch.base import Array, as_weights, expect_shape
 
 
 class Cell:

@@ -1,14 +1,12 @@
 """The layers beside the recurrent ones that look at one time step at a time and keep nothing."""
 
-import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
 
-from rnn_scratch.activations import Array, get
-from rnn_scratch.cells import as_weights, expect_shape
-from rnn_scratch.layers import Layer, Mask, as_reals
+from rnn_scratch.activations import get
+from rnn_scratch.base import Array, Layer, Mask, as_reals, as_weights, expect_shape
 
 
 class Dense(Layer):
@@ -18,6 +16,8 @@ class Dense(Layer):
     """
 
     kind = "dense"
+    arrays = ("W", "b")
+    matrices = ("W",)
 
     def __init__(self, W: Any, b: Any = None, *, activation: str | None = None, name: str | None = None) -> None:
         self.use_bias = b is not None
@@ -42,16 +42,11 @@ class Dense(Layer):
             raise ValueError(f"x: expected shape (batch, ..., {self.input_dim}); received {x.shape}")
 
     @property
-    def weights(self) -> Mapping[str, Array]:
+    def own_weights(self) -> Mapping[str, Array]:
         return {"W": self.W, **({"b": self.b} if self.use_bias else {})}
 
     def replace(self, **weights: Array) -> Self:
         return type(self)(**{"b": None, **self.weights, **weights}, activation=self.activation.name, name=self.name)
-
-    def mapped(self, change: Callable[[str, Array], Any]) -> Self:
-        twin = copy.copy(self)
-        twin.W, twin.b = change("W", self.W), change("b", self.b)
-        return twin
 
     @property
     def units(self) -> int:
@@ -74,6 +69,8 @@ class Embedding(Layer):
 
     kind = "embedding"
     ndim = 2
+    arrays = ("E",)
+    tables = ("E",)
 
     def __init__(self, E: Any, *, mask_zero: bool = False, name: str | None = None) -> None:
         (self.E,) = as_weights(E=E)
@@ -106,17 +103,8 @@ class Embedding(Layer):
         if x.shape[1] == 0:
             raise ValueError(f"x: expected at least 1 timestep; received {x.shape}")
 
-    @property
-    def weights(self) -> Mapping[str, Array]:
-        return {"E": self.E}
-
     def replace(self, **weights: Array) -> Self:
         return type(self)(**{**self.weights, **weights}, mask_zero=self.mask_zero, name=self.name)
-
-    def mapped(self, change: Callable[[str, Array], Any]) -> Self:
-        twin = copy.copy(self)
-        twin.E = change("E", self.E)
-        return twin
 
     @property
     def units(self) -> int:

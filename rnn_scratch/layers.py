@@ -1,172 +1,28 @@
-"""Layers, and the loop over time: masks, states, direction and what is returned. It knows of no cell in particular.
-
-A layer's `forward(x, mask, states)` is what it computes and no more, on arrays or on anything that behaves like them
-(`parity` calls it on balls); `__call__` is what a user calls, and checks what comes in.
-"""
+"""Cells looped over time: masks, states, direction and what is returned. The loop knows of no cell in particular."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, TypedDict, Unpack
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rnn_scratch.activations import Array
-from rnn_scratch.cells import Cell, GRUCell, LSTMCell, SimpleRNNCell, expect_shape
+from rnn_scratch.base import Array, Layer, Mask, Values
+from rnn_scratch.cells import Cell, GRUCell, LSTMCell, SimpleRNNCell
 
-Output = Array | tuple[Array, ...]
-Mask = NDArray[np.bool_]
-
-
-class Layer:
-    """What every layer does alike.
-
-    name: by which a model and its reports know it. parts: the layers that it is made of, by name. ndim: of its inputs,
-    None for any; one axis less is one sequence without the batch axis, and then no array has it.
-    """
-
-    kind = "layer"
-    ndim: int | None = None
-
-    def __init__(self, name: str | None = None, dtype: Any = np.float32) -> None:
-        self.name = name or self.kind
-        self.parts: dict[str, Layer] = {}
-        self._dtype = np.dtype(dtype)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """What it computes in: that of its weights, or of those of the first part that has any."""
-        return next((part.dtype for part in self.parts.values() if part.weights), self._dtype)
-
-    # --- what it computes: for each layer its own ---
-
-    def forward(self, x: Any, mask: Mask | None, states: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
-        """The output (a tuple of them where there are several) and the states after it. x: (batch, timesteps, ...)."""
-        raise NotImplementedError
-
-    def compute_mask(self, x: Any, mask: Mask | None) -> Mask | None:
-        """The mask that goes on to the next layer."""
-        return mask
-
-    def output_shapes(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-        """The shapes of what a call returns for x of that shape."""
-        return (shape,)
-
-    # --- a call ---
-
-    def __call__(self, x: Any, *, mask: Any = None, initial_state: Any = None) -> Output:
-        x = self.as_inputs(x)
-        batched = self.ndim is None or x.ndim != self.ndim - 1
-        if not batched:
-            x, mask, initial_state = add_batch_axis(x, mask, initial_state)
-        self.check_inputs(x)
-        states = self.initial_states(len(x), initial_state)
-        y, states = self.forward(x, None if mask is None else self.check_mask(mask, x.shape[:2]), states)
-        self.keep(states)
-        results = self.results(y, states)
-        results = results if batched else tuple(result[0] for result in results)
-        return results if len(results) > 1 else results[0]
-
-    def results(self, y: Any, states: tuple[Any, ...]) -> tuple[Any, ...]:
-        """What of the output and the states is returned."""
-        return y if isinstance(y, tuple) else (y,)
-
-    def as_inputs(self, x: Any) -> Array:
-        return as_reals("x", x).astype(self.dtype, copy=False)
-
-    def check_inputs(self, x: Array) -> None:
-        """ValueError for inputs of another shape, naming what was expected and what came."""
-
-    def check_mask(self, mask: Any, expected: tuple[int, ...]) -> Mask:
-        steps: Array = np.asarray(mask)
-        expect_shape("mask", steps, expected, "batch, timesteps")
-        if steps.dtype.kind not in "biuf":
-            raise ValueError(f"mask: expected booleans; received {steps.dtype}")
-        return steps.astype(bool)
-
-    # --- states ---
-
-    @property
-    def state_names(self) -> tuple[str, ...]:
-        return tuple(f"{part}.{name}" for part, layer in self.parts.items() for name in layer.state_names)
-
-    @property
-    def state_units(self) -> tuple[int, ...]:
-        """The size of each state."""
-        return tuple(units for layer in self.parts.values() for units in layer.state_units)
-
-    @property
-    def stateful(self) -> bool:
-        return any(layer.stateful for layer in self.parts.values())
-
-    def kept(self, batch: int) -> tuple[Array, ...]:
-        """The states kept from the last call, zeros where none are."""
-        return tuple(state for layer in self.parts.values() for state in layer.kept(batch))
-
-    def keep(self, states: tuple[Array, ...]) -> None:
-        for layer, own in self.shares(states):
-            layer.keep(own)
-
-    def reset_state(self) -> None:
-        for layer in self.parts.values():
-            layer.reset_state()
-
-    def shares(self, states: tuple[Any, ...]) -> Iterator[tuple["Layer", tuple[Any, ...]]]:
-        """Each part with those of the states that are its own."""
-        start = 0
-        for layer in self.parts.values():
-            stop = start + len(layer.state_units)
-            yield layer, states[start:stop]
-            start = stop
-
-    def initial_states(self, batch: int, initial_state: Any = None) -> tuple[Array, ...]:
-        """The states a call starts from: those given, else the kept ones, else zeros; each (batch, units)."""
-        kept = self.kept(batch) if initial_state is None else flat(initial_state)
-        if len(kept) != len(self.state_units):
-            names = ", ".join(self.state_names)
-            raise ValueError(f"initial_state: expected {len(self.state_units)} ({names}); received {len(kept)}")
-        states = tuple(as_reals("initial_state", state).astype(self.dtype) for state in kept)
-        for state, units in zip(states, self.state_units, strict=True):
-            expect_shape("initial_state", state, (batch, units), "batch, units")
-        return states
-
-    # --- weights and settings ---
-
-    @property
-    def weights(self) -> Mapping[str, Array]:
-        """Its arrays by name; those of a part as `part.name`."""
-        return {f"{part}.{name}": array for part, layer in self.parts.items() for name, array in layer.weights.items()}
-
-    def replace(self, **weights: Array) -> Self:
-        """The same layer with those weights in place of its own, and no state kept as yet."""
-        twin = copy.copy(self)
-        twin.parts = {
-            part: layer.replace(
-                **{
-                    name.removeprefix(f"{part}."): array
-                    for name, array in weights.items()
-                    if name.startswith(f"{part}.")
-                }
-            )
-            for part, layer in self.parts.items()
-        }
-        return twin
-
-    def mapped(self, change: Callable[[str, Array], Any]) -> Self:
-        """A copy with change(name, array) in place of each weight; nothing is checked."""
-        twin = copy.copy(self)
-        twin.parts = {part: layer.mapped(change) for part, layer in self.parts.items()}
-        return twin
-
-    def with_sequences(self) -> Self:
-        """The same layer with return_sequences, and no state returned beside."""
-        return copy.copy(self)
-
-    @property
-    def units(self) -> int:
-        """The size of the last axis of its output."""
-        raise NotImplementedError
+__all__ = [
+    "GRU",
+    "LSTM",
+    "PROFILES",
+    "SETTINGS",
+    "Layer",
+    "Mask",
+    "Profile",
+    "Recurrent",
+    "Settings",
+    "SimpleRNN",
+    "recurrent",
+]
 
 
 @dataclass(frozen=True)
@@ -233,6 +89,7 @@ class Recurrent(Layer):
     """
 
     ndim = 3
+    matrices = ("Wx", "Wh")
     profile = PROFILES["tensorflow"]
 
     def __init__(self, cell: Cell, name: str | None = None, **settings: Unpack[Settings]) -> None:
@@ -362,7 +219,7 @@ class Recurrent(Layer):
         return (self.cell.units,) * len(self.cell.states)
 
     @property
-    def weights(self) -> Mapping[str, Array]:
+    def own_weights(self) -> Mapping[str, Array]:
         return self.cell.weights
 
     def replace(self, **weights: Array) -> Self:
@@ -370,9 +227,10 @@ class Recurrent(Layer):
         twin.cell, twin.state = self.cell.replace(**weights), None
         return twin
 
-    def mapped(self, change: Callable[[str, Array], Any]) -> Self:
+    def mapped(self, change: Callable[[Layer, str, Array], Values]) -> Self:
         twin = copy.copy(self)
-        twin.cell, twin.state = self.cell.mapped(change), None
+        twin.cell = self.cell.mapped(lambda name, array: change(self, name, array))
+        twin.state = None
         return twin
 
     def with_sequences(self) -> Self:
@@ -501,48 +359,7 @@ class GRU(_Named):
     reset_after = _setting("reset_after")
 
 
-def as_reals(name: str, value: Any) -> Array:
-    array = np.asarray(value)
-    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
-        raise ValueError(f"{name}: expected real numbers; received {array.dtype}")
-    return array
-
-
-def flat(states: Any) -> tuple[Any, ...]:
-    """States as one tuple, however Keras nests them. A list of numbers within is a state, not more of them."""
-    if not isinstance(states, tuple | list):
-        return (states,)
-    return tuple(inner for state in states for inner in ((state,) if _is_state(state) else flat(state)))
-
-
-def _is_state(value: Any) -> bool:
-    first = value
-    while isinstance(first, tuple | list) and first:
-        first = first[0]
-    return not isinstance(value, tuple | list) or bool(np.isscalar(first))
-
-
-def add_batch_axis(x: Array, mask: Any, initial_state: Any) -> tuple[Array, Any, Any]:
-    if mask is not None:
-        mask = np.asarray(mask)[None]
-    if initial_state is not None:
-        initial_state = tuple(np.asarray(state)[None] for state in flat(initial_state))
-    return x[None], mask, initial_state
-
-
 def recurrent(cell: Cell, settings: Settings) -> Recurrent:
     """The layer of that cell: a SimpleRNN, LSTM or GRU."""
     layer_of: dict[str, type[_Named]] = {"simple_rnn": SimpleRNN, "lstm": LSTM, "gru": GRU}
     return layer_of[cell.name](**{"b": None, **cell.weights}, **cell.settings, **settings)  # type: ignore[arg-type]
-
-
-def named(layers: Sequence[Layer]) -> dict[str, Layer]:
-    """Layers by their names; the second of one name gets a number, as in Keras."""
-    found: dict[str, Layer] = {}
-    for layer in layers:
-        name, number = layer.name, 0
-        while name in found:
-            number += 1
-            name = f"{layer.name}_{number}"
-        found[name] = layer
-    return found

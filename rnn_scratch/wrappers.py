@@ -7,9 +7,9 @@ from typing import Any, Self, Unpack
 
 import numpy as np
 
-from rnn_scratch.activations import Array
+from rnn_scratch.base import Array, Layer, Mask
 from rnn_scratch.cells import Cell
-from rnn_scratch.layers import Layer, Mask, Recurrent, Settings, named, recurrent
+from rnn_scratch.layers import Recurrent, Settings, recurrent
 
 MERGE_MODES = ("concat", "sum", "mul", "ave", None)
 
@@ -271,7 +271,7 @@ class Sequential(Layer):
     def layers(self) -> tuple[Layer, ...]:
         return tuple(self.parts.values())
 
-    def walk(self, x: Any, mask: Mask | None, states: tuple[Any, ...]) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
+    def run(self, x: Any, mask: Mask | None, states: tuple[Any, ...]) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
         """Of each layer in turn its name, output and states."""
         for name, (layer, own) in zip(self.parts, self.shares(states), strict=True):
             if x.dtype.kind not in "iub" and x.dtype != layer.dtype:
@@ -282,7 +282,7 @@ class Sequential(Layer):
             x = y
 
     def forward(self, x: Any, mask: Mask | None, states: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
-        steps = list(self.walk(x, mask, states))
+        steps = list(self.run(x, mask, states))
         return steps[-1][1], tuple(state for _, _, own in steps for state in own)
 
     def outputs(self, x: Any, *, sequences: bool = False) -> Mapping[str, Any]:
@@ -338,6 +338,18 @@ class Sequential(Layer):
     def units(self) -> int:
         """Of the last layer that has a size of its own."""
         return next(layer.units for layer in reversed(self.layers) if type(layer).units is not Layer.units)
+
+
+def named(layers: Sequence[Layer]) -> dict[str, Layer]:
+    """Layers by their names; the second of one name gets a number, as in Keras."""
+    found: dict[str, Layer] = {}
+    for layer in layers:
+        name, number = layer.name, 0
+        while name in found:
+            number += 1
+            name = f"{layer.name}_{number}"
+        found[name] = layer
+    return found
 
 
 def expect_chain(layers: Sequence[tuple[str, Layer]]) -> None:

@@ -14,7 +14,7 @@ import tf_keras
 from helpers import assert_same, draw, forward, keras_outputs, pair, weights
 
 import parity
-from rnn_scratch import SimpleRNN
+from rnn_scratch import Bidirectional, Dense, Sequential, SimpleRNN, TimeDistributed
 from rnn_scratch.activations import ACTIVATIONS
 
 BATCH, TIMESTEPS, INPUT_DIM, UNITS = 3, 6, 4, 7
@@ -614,3 +614,40 @@ def test_weights_that_are_set_are_used_and_checked():
     assert not np.array_equal(twin(x), bare(x))
     with pytest.raises(ValueError, match=r"Wh: expected shape \(5, 5\)"):
         bare.Wh = Wh[:4]
+
+
+# --- the layers that a layer is made of ---
+
+
+def nested():
+    Wx, Wh, b = weights(UNITS, INPUT_DIM)
+    directions = Bidirectional(SimpleRNN(Wx, Wh, b, return_sequences=True), SimpleRNN(Wx, Wh, return_sequences=True))
+    return Sequential([directions, TimeDistributed(Dense(np.ones((2, 2 * UNITS)), np.ones(2), name="head"))])
+
+
+def test_a_walk_goes_through_every_layer_once_and_names_its_weights():
+    model = nested()
+    paths = ["", "bidirectional", "bidirectional.forward", "bidirectional.backward"]
+    paths += ["time_distributed", "time_distributed.layer"]
+    assert [path for path, _ in model.walk()] == paths
+    named = [f"{path}.{name}" for path, layer in model.walk() for name in layer.own_weights]
+    assert named == list(model.weights)
+    assert named[-2:] == ["time_distributed.layer.W", "time_distributed.layer.b"]
+    assert [layer.use_bias for layer in model.every(Dense)] == [True]
+    assert [layer.cell.use_bias for layer in model.every(SimpleRNN)] == [True, False]
+
+
+def test_mapped_hands_over_each_array_with_its_layer():
+    model, seen = nested(), []
+
+    def double(layer, name, array):
+        seen.append((layer, name))
+        return 2 * array
+
+    twin = model.mapped(double)
+    names = [(layer, name) for _, layer in model.walk() for name in (*layer.matrices, "b") if layer.own_weights]
+    assert seen == names  # the bias that one half is without counts too
+    assert all(np.array_equal(twin.weights[name], 2 * array) for name, array in model.weights.items())
+    assert twin.weights.keys() == model.weights.keys()
+    (dense,) = model.every(Dense)
+    assert (dense.W == 1).all()

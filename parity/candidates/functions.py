@@ -6,7 +6,7 @@ import inspect
 import os
 import re
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -143,7 +143,7 @@ class Function:
             if answers and "layer" not in self.takes:
                 states = (answers[-1].outputs or ())[-len(case.layer.state_units) :]
                 call = replace(call, initial_state=states)
-            elif answers and not any(part.state is not None for part in recurrents(given["layer"])):
+            elif answers and not any(part.state is not None for part in given["layer"].every(Recurrent)):
                 raise CandidateError("candidate: it keeps no state in its `layer` (layer.state)")
             given |= {name: value for name, value in self._arguments(call).items() if name != "layer"}
             answers.append(self._ask(call, given))
@@ -193,14 +193,6 @@ def by_layer(case: Case, result: Mapping[Any, Any]) -> tuple[dict[str, Array], d
             sequences[name] = layers[name]
             layers[name] = layers[name][:, -1]
     return layers, sequences, layers.pop(last, result[last])
-
-
-def recurrents(layer: Layer) -> Iterator[Recurrent]:
-    """The recurrent layers that a layer is or is made of."""
-    if isinstance(layer, Recurrent):
-        yield layer
-    for part in layer.parts.values():
-        yield from recurrents(part)
 
 
 def _returns_state(layer: Layer) -> bool:

@@ -377,20 +377,12 @@ def _shape_id(batch: int, timesteps: int, input_dim: int, units: int, sequences:
 
 def randomized(layer: Layer, rng: np.random.Generator, kind: str = "normal") -> Layer:
     """The same layer with every weight drawn anew, in its own dtype (see `draw_weight`)."""
-    cells = dict(cells_of(layer))
+    cells = {path: part.cell for path, part in layer.walk() if isinstance(part, Recurrent)}
     drawn = {}
     for name, array in layer.weights.items():
         prefix, _, own = name.rpartition(".")
         drawn[name] = draw_weight(rng, kind, own, array.shape, cells.get(prefix)).astype(array.dtype)
     return layer.replace(**drawn)
-
-
-def cells_of(layer: Layer, prefix: str = "") -> Iterator[tuple[str, Cell]]:
-    """The cells in a layer, each by the path of its weights ("" for that of the layer itself)."""
-    if isinstance(layer, Recurrent):
-        yield prefix, layer.cell
-    for name, part in layer.parts.items():
-        yield from cells_of(part, f"{prefix}.{name}" if prefix else name)
 
 
 def changed(layer: Layer, change: Callable[[Layer], Layer | None]) -> Layer:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from parity.candidates.functions import Answer
-from parity.cases.case import Case, cells_of, draw_inputs, generator, typical
+from parity.cases.case import Case, draw_inputs, generator, typical
 from parity.judging.findings import Finding, Tolerance
 from parity.judging.judge import last_dtype, rejudge
 from parity.mistakes.catalogue import MISTAKES, Mistake, Variants, is_common
@@ -319,7 +319,7 @@ def differ(first: Case, second: Case) -> bool:
 
 
 def widened(case: Case) -> Case:
-    layer = case.layer.mapped(lambda name, array: array.astype(np.float64))
+    layer = case.layer.astype(np.float64)
     x = case.x.astype(np.float64) if case.x.dtype.kind != "i" else case.x
     states = None if case.initial_state is None else tuple(s.astype(np.float64) for s in case.initial_state)
     return replace(case, layer=layer, x=x, initial_state=states)
@@ -347,7 +347,7 @@ def richer(case: Case) -> Iterator[tuple[str, Case]]:
 
 def gentle(case: Case) -> float:
     """The factor that brings the inputs to where the first cell's activation bends: Wx x near 1."""
-    Wx = next((cell.Wx.astype(np.float64) for _, cell in cells_of(case.layer)), np.ones((1, 1)))
+    Wx = next((part.cell.Wx.astype(np.float64) for part in case.layer.every(Recurrent)), np.ones((1, 1)))
     reach = typical(case.x) * np.sqrt(np.square(Wx).sum(axis=1).mean())
     return float(1 / reach) if np.isfinite(reach) and reach > 0 else 1.0
 

@@ -714,7 +714,7 @@ class Judge:
         layer = self.layer
         if not isinstance(layer, Recurrent) or layer.return_sequences:
             return 0.0
-        plain = layer.with_sequences().mapped(lambda name, array: array.astype(np.float64))
+        plain = layer.with_sequences().astype(np.float64)
         x, mask, few = values(self.x), self.mask, slice(None, RUN_STEPS)
         y, _ = plain.forward(
             x[:, few], None if mask is None else mask[:, few], tuple(s.astype(np.float64) for s in self.start)

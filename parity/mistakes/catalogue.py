@@ -76,15 +76,8 @@ def enter(name: str, change: Change | dict[str, Change], what: str, fix: str, so
 # --- what hides mistakes ---
 
 
-def every_layer(layer: Layer) -> Iterator[Layer]:
-    """A layer and all that it is made of."""
-    yield layer
-    for part in layer.parts.values():
-        yield from every_layer(part)
-
-
 def cells(case: Case) -> list[Cell]:
-    return [layer.cell for layer in every_layer(case.layer) if isinstance(layer, Recurrent)]
+    return [layer.cell for layer in case.layer.every(Recurrent)]
 
 
 def symmetric(case: Case) -> str | None:
@@ -140,7 +133,7 @@ def dense(change: Callable[[Dense], Layer | None]) -> Change:
 
 def with_W(layer: Dense, W: Array) -> Layer | None:
     same = W.shape == layer.W.shape
-    return layer.mapped(lambda name, array: W.astype(array.dtype) if name == "W" else array) if same else None
+    return layer.mapped(lambda _, name, array: W.astype(array.dtype) if name == "W" else array) if same else None
 
 
 enter(
@@ -171,11 +164,7 @@ enter(
     "bias-missing",
     {
         "": weights(lambda own: {"b": np.zeros_like(own.b)} if own.use_bias else None),
-        "Dense": dense(
-            lambda layer: (
-                layer.mapped(lambda name, a: np.zeros_like(a) if name == "b" else a) if "b" in layer.weights else None
-            )
-        ),
+        "Dense": dense(lambda layer: layer.replace(b=np.zeros_like(layer.b)) if layer.use_bias else None),
     },
     "the port leaves the bias out",
     "add b",
@@ -341,7 +330,7 @@ def layer_with(activation: Any) -> Change:
         new = activation(layer.activation)
         if new is None or new is layer.activation:
             return None
-        twin = layer.mapped(lambda _, array: array)
+        twin = layer.mapped(lambda _, name, array: array)
         twin.activation = new
         return twin
 
@@ -1051,7 +1040,7 @@ def merged_by(mode: str | None) -> Change:
         fits = mode in ("concat", None) or forward.units == backward.units
         if mode == layer.merge_mode or not fits:
             return None
-        twin = layer.mapped(lambda _, array: array)
+        twin = layer.mapped(lambda _, name, array: array)
         twin.merge_mode = mode
         return twin
 
@@ -1072,7 +1061,7 @@ def merge_mode_wrong(case: Case) -> Variants:
 
 def single_width(case: Case) -> bool:
     """Whether every Bidirectional layer in it has a merge mode that leaves the width."""
-    modes = [layer.merge_mode for layer in every_layer(case.layer) if isinstance(layer, Bidirectional)]
+    modes = [layer.merge_mode for layer in case.layer.every(Bidirectional)]
     return not set(modes) & {"concat", None}
 
 

@@ -286,13 +286,9 @@ def unpacked(layer: Layer, layout: Layout, arrays: Mapping[str, Array]) -> Layer
     return layer.replace(**own)
 
 
-def weighted(layer: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:
+def weighted(layer: Layer) -> list[tuple[str, Layer]]:
     """As `entries`, under the paths of rnn_scratch."""
-    if isinstance(layer, Recurrent | Dense | Embedding):
-        yield path, layer
-        return
-    for name, part in layer.parts.items():
-        yield from weighted(part, f"{path}.{name}" if path else name)
+    return [(path, part) for path, part in layer.walk() if part.own_weights]
 
 
 def flat(layer: Layer, layout: Layout, arrays: Mapping[str, Array]) -> Arrays:

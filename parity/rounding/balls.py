@@ -349,17 +349,16 @@ class Factor:
         return np.asarray(magnitude.astype(np.float64).dot(self.magnitude.astype(np.float64)))  # beyond float32
 
 
-MATRICES = ("Wx", "Wh", "W")
-
-
 def on_balls(layer: Layer, arithmetic: Arithmetic | None = None) -> Layer:
     """The layer in float64, its matrices as Factors: what `forward` is called on to compute with balls. In the
     arithmetic of each layer's own dtype if none is given."""
 
-    def lifted(name: str, array: Array) -> Any:
+    def lifted(layer: Layer, name: str, array: Array) -> Any:
         own = arithmetic or ARITHMETIC[array.dtype.name]
         wide = array.astype(np.float64)
-        return Factor(wide, own) if name in MATRICES else Ball(wide, own) if name == "E" else wide
+        if name in layer.matrices:
+            return Factor(wide, own)
+        return Ball(wide, own) if name in layer.tables else wide
 
     return layer.mapped(lifted)
 

@@ -294,7 +294,7 @@ def in_dtype(dtype: Any) -> Callable[[Case], list[Array]]:
     """Computed in a wider precision and rounded at the end."""
 
     def compute(case: Case) -> list[Array]:
-        layer = case.layer.mapped(lambda name, array: array.astype(dtype))
+        layer = case.layer.astype(dtype)
         states = None if case.initial_state is None else tuple(s.astype(dtype) for s in case.initial_state)
         x = case.x.astype(dtype) if case.x.dtype.kind != "i" else case.x
         results = computed(replace(case, layer=layer, x=x, initial_state=states))[0]
@@ -393,7 +393,7 @@ def output(case: Case, change: Callable[[Array], Array]) -> list[Array]:
 
 def activated(case: Case, f: Callable[[Array], Array]) -> list[Array]:
     layer: Any = case.layer
-    twin = layer.mapped(lambda name, array: array)
+    twin = layer.mapped(lambda _, name, array: array)
     twin.cell.activation = replace(layer.cell.activation, f=lambda z, out=None: np.positive(f(z).astype(z.dtype), out))
     return list(computed(replace(case, layer=twin))[0])
 

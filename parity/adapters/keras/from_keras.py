@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.candidates.functions import ANY, Answer, one_line, recurrents
+from parity.candidates.functions import ANY, Answer, one_line
 from parity.cases.case import Case, generator, named_dtype, randomized
 from parity.errors import InputError, MissingExtraError, OracleError, ParityError, UnsupportedError
 from rnn_scratch import (
@@ -605,7 +605,7 @@ def to_keras(scratch: Any, *, batch_size: int | None = None, module: ModuleType 
     """
     module = module or keras()
     if isinstance(scratch, Layer) and scratch.stateful:
-        held = next((part.state for part in recurrents(scratch) if part.state is not None), None)
+        held = next((part.state for part in scratch.every(Recurrent) if part.state is not None), None)
         batch_size = len(held[0]) if held else batch_size
         if batch_size is None:
             raise InputError("to_keras: a stateful layer needs batch_size=, which Keras fixes when it is built")
@@ -637,7 +637,7 @@ def _to_model(scratch: Sequential, batch: int | None, module: ModuleType) -> Any
     else:
         wide = next((part for part in map(_innermost, scratch.layers) if hasattr(part, "input_dim")), None)
         shape, dtype = (batch, None, getattr(wide, "input_dim", None)), first.dtype.name
-    steps = next((True for part in recurrents(scratch) if part.unroll), False)
+    steps = next((True for part in scratch.every(Recurrent) if part.unroll), False)
     if steps:
         raise UnsupportedError(
             "to_keras: a model with unroll needs a fixed number of timesteps; convert its layers alone"
@@ -654,7 +654,7 @@ def _innermost(layer: Layer) -> Layer:
 
 
 def set_states(layer: Any, scratch: Layer) -> None:
-    held = [state for part in recurrents(scratch) for state in part.state or ()]
+    held = [state for part in scratch.every(Recurrent) for state in part.state or ()]
     if scratch.stateful and held:
         for variable, state in zip(state_variables(layer), held, strict=True):
             variable.assign(wide([state])[0])
@@ -837,7 +837,7 @@ def around(layer: Any, scratch: Recurrent) -> Any:
 
 def stateless(layer: Layer) -> Layer:
     twin = copy.deepcopy(layer)
-    for part in recurrents(twin):
+    for part in twin.every(Recurrent):
         part.stateful, part.state = False, None
     return twin
 
@@ -885,7 +885,7 @@ def nested(layer: Any, case: Case) -> list[Any]:
 
 def compiled(compute: Callable[[Any], Any], layer: Any, case: Case) -> Callable[[Any], Any]:
     """A graph where there are many steps, eager otherwise: see GRAPH_STEPS."""
-    long = case.timesteps > GRAPH_STEPS and not any(part.unroll for part in recurrents(case.layer))
+    long = case.timesteps > GRAPH_STEPS and not any(part.unroll for part in case.layer.every(Recurrent))
     if not long or backend_of(layer) != "tensorflow":
         return compute
     graph = importlib.import_module("tensorflow").function(compute, autograph=False)
