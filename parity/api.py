@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from parity import disk
 from parity.adapters.keras import from_keras as adapter
 from parity.adapters.keras.saved import load_model
 from parity.candidates.functions import Candidate, Outputs, scratch
@@ -199,7 +200,7 @@ def port(
     written; the report of the check, in which the port is read back and run as its user would; and, where there is
     nothing to run it with, None and why. Raises what `check` raises, and UnsupportedError for what cannot be carried.
     """
-    with files.writing(path) as write, files.writing(f"{path}.json") as write_manifest:
+    with disk.writing(path) as write, disk.writing(f"{path}.json") as write_manifest:
         if isinstance(keras_layer, str | os.PathLike):
             keras_layer = load_model(os.fspath(keras_layer))
         own = adapter.from_keras(keras_layer)

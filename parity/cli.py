@@ -112,7 +112,8 @@ def check(model: str | None, listing: bool, verbose: bool, **options: Any) -> in
         for case in grid(select, options["only"], options["seed"]):
             say(case.id)
         return 0
-    from parity.golden.file import Golden, packed, writing
+    from parity.disk import writing
+    from parity.golden.file import Golden, packed
 
     refuse_same_paths(model, options)
     with pages(options) as write, writing(options["save_failure"], "--save-failure") as write_failure:
@@ -159,9 +160,9 @@ def record(model: str, output: str, **options: Any) -> int:
     from parity.disk import load_array
 
     quiet()
-    arrays = {name: load_array(f"--{name.replace('_', '-')}", options.pop(name)) for name in ("mask", "initial_state")}
-    x = load_array("--inputs", options.pop("inputs"))
-    golden = parity.record(model, output, x, **arrays, **options)
+    for name in ("mask", "initial_state", "inputs"):
+        options[name] = load_array(f"--{name.replace('_', '-')}", options[name])
+    golden = parity.record(model, output, options.pop("inputs"), **options)
     size = os.path.getsize(output)
     recorded = ", ".join(f"{name} {value}" for name, value in golden.provenance["environment"].items())
     say(f"{output}: {len(golden.cases)} cases, {size:,} bytes\n{recorded}")
@@ -241,7 +242,7 @@ def score(json_path: str | None, layer: tuple[str, ...] | None, only: str | None
     Some minutes. Exit status: 1 if a correct implementation was accused or a visible mistake missed, else 0.
     """
     from parity.cases.case import grid
-    from parity.golden.file import writing
+    from parity.disk import writing
 
     cases = grid({"layer": layer} if layer else {}, only)
     with writing(json_path, "--json") as write:
@@ -406,7 +407,7 @@ def progress(total: int | None) -> Iterator[Callable[[Any], None]]:
 @contextlib.contextmanager
 def pages(options: dict[str, Any]) -> Iterator[Callable[[Any], None]]:
     """A function that writes a report to every file that was asked for. What would keep it from that is found here."""
-    from parity.golden.file import writing
+    from parity.disk import writing
     from parity.report.pages import FORMATS, renderer
 
     with contextlib.ExitStack() as opened:

@@ -85,7 +85,7 @@ SUFFIXES = {".html": "html", ".json": "json", ".xml": "junit", ".md": "markdown"
 
 def report_writer(path: str, report: Any = None, try_only: bool = False) -> None:
     """Write the report in the format that the suffix says; or find out what would keep one from it."""
-    from parity.golden.file import writing
+    from parity.disk import writing
     from parity.report.pages import renderer
 
     suffix = Path(path).suffix

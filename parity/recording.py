@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from parity import disk
 from parity.adapters.keras import from_keras as adapter
 from parity.adapters.keras.saved import load_model
 from parity.candidates.functions import ANY, Answer
@@ -43,7 +44,7 @@ def record(
     if unknown:
         raise InputError(f"cases: expected of {', '.join(GROUPS)}; received {', '.join(unknown)}")
     check_shape_and_seed(input_shape, seed)
-    with files.writing(path) as write:
+    with disk.writing(path) as write:
         if isinstance(keras_layer, str | os.PathLike):
             keras_layer = load_model(os.fspath(keras_layer))
         own, case, _ = put(keras_layer, x, input_shape, mask, initial_state, seed, ANY)
@@ -55,9 +56,9 @@ def record(
         asked = tuple(finding.case for finding in found if finding.case.id in answers)
         golden = files.Golden(asked, answers, provenance(keras_layer, own, seed))
         data = files.packed(golden)
-        if len(data) > files.LARGEST:
+        if len(data) > disk.LARGEST:
             raise InputError(
-                f"cases: {len(data) >> 20} MiB would be more than {files.LARGEST >> 20}; record fewer cases"
+                f"cases: {len(data) >> 20} MiB would be more than {disk.LARGEST >> 20}; record fewer cases"
             )
         write(data)
     return golden

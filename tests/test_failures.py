@@ -14,11 +14,12 @@ from parity.api import check_file
 from parity.candidates.functions import same
 from parity.cases.case import Case, grid
 from parity.cli import main
+from parity.disk import array_of, arrays_in
 from parity.errors import InputError
 from parity.explaining.causes import computed
 from parity.explaining.smallest import described, shrink
 from parity.given.candidate import as_candidate
-from parity.golden.file import Golden, array_of, arrays_in, load, packed, sealed
+from parity.golden.file import Golden, load, packed, sealed
 from parity.judging.findings import Tolerance
 from parity.judging.judge import examine
 

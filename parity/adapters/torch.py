@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from parity.candidates.functions import ANY, Answer, Array, as_output, by_layer, one_line
+from parity.candidates.functions import ANY, Answer, Array, as_output, by_layer
 from parity.candidates.matching import arrays_of
 from parity.cases.case import Case
 from parity.errors import CandidateError
+from parity.terminal import briefly
 
 STATES = ("hx", "h0", "h_0", "state", "states", "hidden", "initial_state", "initial_states")
 CARRIED = ("cx", "c0", "c_0", "cell_state")
@@ -60,7 +61,7 @@ class Module:
             try:
                 result = self.run(case, self.given(case, axis) if given else {})
             except Exception as error:
-                errors.append(CandidateError(f"candidate: raised {one_line(error)}"))
+                errors.append(CandidateError(f"candidate: raised {briefly(error)}"))
                 continue
             self.axes = (axis,) if given else self.axes
             return answered(case, result)

@@ -4,7 +4,6 @@ import copy
 import functools
 import inspect
 import os
-import re
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from parity.cases.case import Case
 from parity.errors import CandidateError
+from parity.terminal import briefly
 from rnn_scratch import Sequential
 from rnn_scratch.layers import Layer, Recurrent
 
@@ -105,7 +105,7 @@ class Call:
                     return self.function(**dict(zip(self.inputs, values, strict=True)), **given)
                 return self.function(*values, **given)
         except (Exception, SystemExit) as error:
-            raise CandidateError(f"candidate: raised {one_line(error)}{place(error)}") from error
+            raise CandidateError(f"candidate: raised {briefly(error)}{place(error)}") from error
 
 
 def place(error: BaseException) -> str:
@@ -303,11 +303,6 @@ def scratch(x: Array, layer: Any, mask: Any = None, initial_state: Any = None) -
     return layer(x, mask=mask, initial_state=initial_state)
 
 
-def one_line(error: BaseException) -> str:
-    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())  # Keras writes some words in bold
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
-
-
 def as_output(value: Any) -> Array:
     """A copy as a NumPy array of a real floating dtype, or CandidateError."""
     if value is None:
@@ -316,7 +311,7 @@ def as_output(value: Any) -> Array:
         array = np.array(on_host(value) if hasattr(value, "detach") else value)
     except Exception as error:
         raise CandidateError(
-            f"candidate: returned {type(value).__name__}, which is no array: {one_line(error)}"
+            f"candidate: returned {type(value).__name__}, which is no array: {briefly(error)}"
         ) from error
     if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
         raise CandidateError(f"candidate: returned {array.dtype}; expected an array of floating-point numbers")

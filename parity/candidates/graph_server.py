@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from parity.candidates.functions import one_line
 from parity.errors import MissingExtraError
+from parity.terminal import briefly
 
 KINDS = {".onnx": "parity.adapters.onnx", ".tflite": "parity.adapters.tflite"}
 """The module of each kind of file. Its class `Graph` has `inputs` and `outputs`, lists of Slot, and `run(arrays)`."""
@@ -40,7 +40,7 @@ def main(suffix: str, path: str) -> None:
         say(missing=str(error))
         return
     except Exception as error:
-        say(error=one_line(error))
+        say(error=briefly(error))
         return
     for line in sys.stdin:
         folder = Path(json.loads(line))
@@ -50,7 +50,7 @@ def main(suffix: str, path: str) -> None:
             for n, array in enumerate(graph.run(arrays)):
                 np.save(folder / f"out{n}.npy", array)
         except Exception as error:
-            say(error=one_line(error))
+            say(error=briefly(error))
         else:
             say()
 

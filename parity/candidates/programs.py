@@ -30,8 +30,8 @@ from parity.candidates import matching
 from parity.candidates.functions import ANY, Answer, Array, as_output
 from parity.candidates.matching import Slot
 from parity.cases.case import Case
+from parity.disk import array_of, arrays_in
 from parity.errors import CandidateError, MissingExtraError
-from parity.golden.file import array_of, arrays_in
 from parity.pool import ended
 
 SECONDS = 60.0

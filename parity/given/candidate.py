@@ -11,9 +11,10 @@ from typing import Any
 
 from parity.adapters import torch
 from parity.candidates import programs
-from parity.candidates.functions import Candidate, Function, Outputs, StepFunction, one_line, parameters
+from parity.candidates.functions import Candidate, Function, Outputs, StepFunction, parameters
 from parity.errors import CandidateError
 from parity.ports import formats as ports
+from parity.terminal import briefly
 
 
 def as_candidate(value: Any, seconds: float | None = None) -> Candidate:
@@ -56,7 +57,7 @@ def load(spec: str) -> Any:
     except CandidateError:
         raise
     except (Exception, SystemExit) as error:
-        raise CandidateError(f"--candidate: importing {place} raised {one_line(error)}") from error
+        raise CandidateError(f"--candidate: importing {place} raised {briefly(error)}") from error
     found: Any = module
     for part in name.split("."):
         found = getattr(found, part, None)

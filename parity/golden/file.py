@@ -8,15 +8,12 @@ lies in. The archive's comment is the SHA-256 of every byte before it: a file of
 before anything in it is read.
 """
 
-import contextlib
 import hashlib
 import json
-import math
 import os
 import re
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -25,8 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.candidates.functions import Answer, one_line
+from parity.candidates.functions import Answer
 from parity.cases.case import Case, named_dtype
+from parity.disk import LARGEST, arrays_in
 from parity.errors import InputError, ParityError
 from rnn_scratch import (
     RNN,
@@ -50,8 +48,6 @@ Arrays = dict[str, Array]
 SCHEMA = 2
 INDEX = "cases.json"
 DIGEST = 64
-LARGEST = 1 << 28
-"""Bytes that a file may have, and declare its arrays to have."""
 
 
 # --- layers as data ---
@@ -181,42 +177,6 @@ def answered(answer: Answer) -> Arrays:
     return found | {f"sequences/{name}": array for name, array in answer.sequences.items()}
 
 
-@contextlib.contextmanager
-def writing(path: str | None, option: str = "") -> Iterator[Callable[[bytes], None]]:
-    """A function that writes a file, whole or not at all; that does nothing without a path. Whether the file can be
-    written is found out here, before the work: InputError if not."""
-    if path is None:
-        yield lambda data: None
-        return
-    target, name = Path(path), f"{option}: {path}" if option else path
-    try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    except OSError as error:
-        raise InputError(f"{name}: cannot be written: {error.strerror}") from None
-    if target.is_dir():
-        os.close(handle)
-        os.unlink(temporary)
-        raise InputError(f"{name}: expected a file; it is a folder")
-
-    def write(data: bytes) -> None:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o666 & ~umask())
-        os.replace(temporary, target)
-
-    try:
-        yield write
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-
-
-def umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def load(path: str) -> Golden:
     """What a file holds. InputError, in one line, for anything that is none or has been changed."""
     try:
@@ -263,43 +223,6 @@ def contents(data: bytes) -> tuple[dict[str, Any], Arrays]:
     """The index and the arrays of an archive that need not be one of ours: a digest is easily made."""
     arrays = arrays_in(data)
     return json.loads(arrays.pop(INDEX).tobytes()), arrays
-
-
-def arrays_in(data: bytes, most: int = LARGEST) -> Arrays:
-    """The arrays in the bytes of an .npz file, which may declare that many bytes. ValueError for anything else."""
-    with zipfile.ZipFile(BytesIO(data)) as archive:
-        if sum(info.file_size for info in archive.infolist()) > most:
-            raise ValueError(f"it declares more than {most >> 20} MiB")
-        return {info.filename.removesuffix(".npy"): array_of(member(archive, info)) for info in archive.infolist()}
-
-
-def member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    """One file of an archive. No more is inflated than it declares, which other methods than zlib's cannot promise."""
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"{info.filename}: expected it stored or deflated, as NumPy writes it")
-    with archive.open(info) as file:
-        return file.read(info.file_size)
-
-
-def array_of(data: bytes) -> Array:
-    """The array in the bytes of an .npy file, never unpickled. ValueError for anything else: what it declares must be
-    what it holds before any memory is taken for it."""
-    file = BytesIO(data)
-    try:
-        version = np.lib.format.read_magic(file)
-        one, two = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = (
-            one(file) if version == (1, 0) else two(file)
-        )  # 3.0 differs in the names of fields alone
-    except Exception as error:  # NumPy's own reader lets whatever Python's parser raises pass
-        raise ValueError(f"expected an .npy file: {one_line(error)}") from None
-    if dtype.hasobject:
-        raise ValueError("expected numbers; it holds Python objects, which are not unpickled")
-    held, declared = len(data) - file.tell(), math.prod(shape) * dtype.itemsize
-    if held != declared:
-        raise ValueError(f"it declares {dtype} {shape}, {declared:,} bytes; it holds {held:,}")
-    array = np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order="F" if fortran else "C")
-    return array.copy(order="C")
 
 
 def below(prefix: str, arrays: Mapping[str, Array]) -> Arrays:

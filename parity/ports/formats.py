@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from parity.candidates.functions import ANY, Answer, as_output
 from parity.cases.case import Case
+from parity.disk import LARGEST, arrays_in
 from parity.errors import CandidateError, InputError, MissingExtraError, ParityError, UnsupportedError
-from parity.golden.file import LARGEST, arrays_in
 from parity.ports import c as c_port
 from parity.ports import layouts
 from parity.ports.layouts import Layout

@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.candidates.functions import ANY, Answer, one_line
+from parity.candidates.functions import ANY, Answer
 from parity.cases.case import Case, generator, named_dtype, randomized
 from parity.errors import InputError, MissingExtraError, OracleError, ParityError, UnsupportedError
+from parity.terminal import briefly
 from rnn_scratch import (
     GRU,
     LSTM,
@@ -68,11 +69,11 @@ def keras() -> ModuleType:
         except ImportError as error:
             backend = os.environ.get("KERAS_BACKEND", "tensorflow")
             raise MissingExtraError(
-                f"Keras and its backend {backend} are needed: pip install 'keras-parity[{backend}]' ({one_line(error)})"
+                f"Keras and its backend {backend} are needed: pip install 'keras-parity[{backend}]' ({briefly(error)})"
             ) from error
         except Exception as error:
             name = os.environ.get("KERAS_BACKEND", "its default")
-            raise MissingExtraError(f"Keras does not start with the backend {name}: {one_line(error)}") from error
+            raise MissingExtraError(f"Keras does not start with the backend {name}: {briefly(error)}") from error
         return module
     return sys.modules["keras"]
 
@@ -528,7 +529,7 @@ def convert(layer: Any) -> Layer:
     except ParityError:
         raise
     except ValueError as error:
-        raise UnsupportedError(f"{layer.name}: {kind}: {one_line(error)}") from error
+        raise UnsupportedError(f"{layer.name}: {kind}: {briefly(error)}") from error
     scratch.name = layer.name
     profile = PROFILES.get(backend_of(layer), PROFILES["tensorflow"])
     for part in (scratch, *scratch.parts.values()):
@@ -698,7 +699,7 @@ class Oracle:
         except ParityError:
             raise
         except Exception as error:
-            raise KerasError(f"Keras raised on {case.id}: {one_line(error)}") from error
+            raise KerasError(f"Keras raised on {case.id}: {briefly(error)}") from error
 
     def _ask(self, case: Case) -> Answer:
         layer = case.layer
@@ -800,7 +801,7 @@ class Oracle:
                 answers.append(Answer(tuple(map(to_numpy, several))))
             return answers
         except Exception as error:
-            raise KerasError(f"Keras raised on {case.id}: {one_line(error)}") from error
+            raise KerasError(f"Keras raised on {case.id}: {briefly(error)}") from error
         finally:
             for variable, value in zip(variables, held, strict=True):
                 variable.assign(value)
@@ -919,7 +920,7 @@ def build_random(layer: Any, input_shape: tuple[int, ...], seed: int) -> bool:
             layer.build((None, input_shape[-1]) if bare else (None, *input_shape))
         except Exception as error:  # each backend has its own
             shape = ", ".join(map(str, input_shape))
-            raise InputError(f"{layer.name}: cannot be built for inputs (batch, {shape}): {one_line(error)}") from error
+            raise InputError(f"{layer.name}: cannot be built for inputs (batch, {shape}): {briefly(error)}") from error
     scratch = from_keras(layer)
     drawn = randomized(scratch, generator(seed, "build"))
     if bare:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from parity.adapters.keras.from_keras import keras, muted_start
-from parity.candidates.functions import one_line
 from parity.errors import MissingExtraError, ModelError
+from parity.terminal import briefly
 
 
 def load_model(path: str) -> Any:
@@ -37,7 +37,7 @@ def _load(module: Any, path: str) -> Any:
             return module.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
         name = "Keras" if module.__name__ == "keras" else module.__name__
-        raise ModelError(f"{path}: {name} cannot load it: {one_line(error)}") from error
+        raise ModelError(f"{path}: {name} cannot load it: {briefly(error)}") from error
 
 
 def saved_by(file: Path) -> str:
