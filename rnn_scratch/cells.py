@@ -219,6 +219,10 @@ class GRUCell(Cell):
         return (delivered(blend(z, h, n), out),)
 
 
+CELLS: Mapping[str, type[Cell]] = {cell.name: cell for cell in (SimpleRNNCell, LSTMCell, GRUCell)}
+"""Every cell by its name, which is also that of the layer that loops it."""
+
+
 def delivered(value: Any, out: Array | None) -> Any:
     """The value itself, or `out` with the value in it."""
     if out is None:
