@@ -18,10 +18,11 @@ Midpoints are float64. Magnitudes and radii are float32 where the candidate's ra
 sixteen, and are enlarged by more than that can lose.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +62,11 @@ class Arithmetic:
     def settled(self, mid: Array, rad: Array, may_overflow: NDArray[np.bool_] | None = None) -> "Ball":
         """What an operation leaves of a value that it has rounded: here, where it may lie."""
         return Ball(mid, self, rad, may_overflow=may_overflow)
+
+    @property
+    def flushed(self) -> float:
+        """Below which some processor takes numbers for zero; float16's subnormal ones are read by all."""
+        return self.tiny if self.tiny < 2.0**-100 else 0.0
 
     def to(self, dtype: Any) -> "Arithmetic":
         """That of another dtype."""
@@ -162,27 +168,113 @@ class Ball:
 
     # --- what a layer's equations are made of ---
 
-    def __mul__(self, other: "Ball | Sum | float") -> "Ball":
-        """The rounded product; with a power of two it is exact."""
-        if isinstance(other, Sum):
-            other = other.closed()
-        if not isinstance(other, Ball):
-            return self._like(other * self.mid, None if self.rad is None else abs(other) * self.rad, self.relative)
+    def __mul__(self, other: "Operand") -> "Ball":
+        """The rounded product; with a power of two it is exact but for underflow."""
+        if _is_number(other) and _is_power_of_two(float(other)):
+            return self._scaled(float(other))
+        other = self._operand(other)
         a, (d_a, d_b), m_a, m_b = self.arithmetic, (self.radius, other.radius), np.abs(self.mid), np.abs(other.mid)
         size = (m_a + d_a) * (m_b + d_b)
         spread = m_a * d_b + m_b * d_a + d_a * d_b
         lost = a.tiny * (1 + largest_finite(m_a) + largest_finite(m_b))
         return self._settled(self.mid * other.mid, spread + (a.unit + REFERENCE_UNIT) * size + lost, size, other)
 
-    def __add__(self, other: "Ball") -> "Ball":
-        """The rounded sum of two rounded values."""
+    __rmul__ = __mul__
+
+    def _scaled(self, factor: float) -> "Ball":
+        """Times a power of two, or zero."""
+        rad = abs(factor) * self.radius + self.arithmetic.tiny * (1 + abs(factor))
+        rad = rad.astype(self.arithmetic.radii)
+        mid = factor * self.mid
+        overflow = self.may_overflow
+        if not largest_finite(np.abs(mid)) + largest_finite(rad) <= self.arithmetic.largest:
+            overflow = _merged(overflow, (np.abs(mid) + rad > self.arithmetic.largest) & np.isfinite(mid))
+        return Ball(mid, self.arithmetic, rad, may_overflow=overflow)
+
+    def __add__(self, other: "Operand") -> Any:
+        """The rounded sum of two rounded values; with a sum that is not rounded yet it is one more term."""
         if isinstance(other, Sum):
-            return NotImplemented
-        spread = self.radius + other.radius
+            return other + self
+        other = self._operand(other)
+        spread = self._as_read() + other._as_read()
         mid = self.mid + other.mid
         size = np.abs(mid) + spread
         a = self.arithmetic
         return self._settled(mid, spread + (a.unit + REFERENCE_UNIT) * size + a.tiny, size, other)
+
+    __radd__ = __add__
+
+    def _as_read(self) -> Array:
+        """The radius, and how far a processor without subnormal numbers moves what it reads."""
+        return self.radius + self.arithmetic.flushed
+
+    def __neg__(self) -> "Ball":
+        return self._like(-self.mid, self.rad, self.relative)
+
+    def __sub__(self, other: "Operand") -> Any:
+        return self + -self._operand(other)
+
+    def __rsub__(self, other: "Operand") -> Any:
+        return -self + self._operand(other)
+
+    def __truediv__(self, other: "Operand") -> "Ball":
+        """The quotient, rounded twice: some multiply by a rounded reciprocal."""
+        other, a = self._operand(other), self.arithmetic
+        m_a, m_b, d_a, d_b = np.abs(self.mid), np.abs(other.mid), self._as_read(), other._as_read()
+        least = np.maximum(m_b - d_b, 0)
+        size = np.where(least > 0, (m_a + d_a) / least, np.inf)
+        spread = np.where(least > 0, (d_a + m_a / m_b * d_b) / least, np.inf)
+        own = a.unit * (2 + a.unit) + REFERENCE_UNIT
+        quotient = self._settled(self.mid / other.mid, spread + own * size + a.tiny, size, other)
+        certain = (other.mid == 0) & (other.radius == 0) & (m_a > d_a)  # infinite whoever divides
+        unsure = (least == 0) & ~certain
+        quotient.may_overflow = _merged(quotient.may_overflow, unsure) if unsure.any() else quotient.may_overflow
+        return quotient
+
+    def __rtruediv__(self, other: "Operand") -> "Ball":
+        return self._operand(other) / self
+
+    def sqrt(self) -> "Ball":
+        """The square root, rounded twice: some take the reciprocal of a reciprocal root."""
+        a, mid = self.arithmetic, np.sqrt(self.mid)
+        d = self._as_read()
+        most, least = np.sqrt(np.abs(self.mid) + d), np.sqrt(np.maximum(self.mid - d, 0))
+        spread = np.maximum(most - mid, mid - least)
+        own = a.unit * (2 + a.unit) + REFERENCE_UNIT
+        root = self._settled(mid, spread + own * most + a.tiny, most)
+        negative = (self.mid < self.radius) & (self.radius > 0)
+        root.may_overflow = _merged(root.may_overflow, negative) if negative.any() else root.may_overflow
+        return root
+
+    def _operand(self, other: "Operand") -> "Ball":
+        """The other operand as a ball; numbers and arrays as this arithmetic holds them."""
+        if isinstance(other, Ball):
+            return other
+        if isinstance(other, Sum):
+            return other.closed()
+        if not isinstance(other, np.ndarray) and not _is_number(other):
+            raise _refused("ball", other)
+        values = np.asarray(other)
+        if values.dtype.kind not in "biuf":
+            raise _refused("ball", other)
+        return held(values.astype(np.float64), self.arithmetic)
+
+    def contains(self, values: Array) -> NDArray[np.bool_]:
+        """Where values are inside, or the same infinity, or NaN where the midpoint is."""
+        values = np.asarray(values).astype(np.float64)
+        alike = (values == self.mid) | (np.isnan(values) & np.isnan(self.mid))
+        return np.asarray(alike | (np.abs(values - self.mid) <= self.radius))
+
+    def __repr__(self) -> str:
+        pairs = [f"{mid:.6g} ± {rad:.3g}" for mid, rad in zip(self.mid.flat, self.radius.flat, strict=True)]
+        shown = np.array2string(
+            np.array(pairs, object).reshape(self.shape),
+            separator=", ",
+            threshold=20,
+            edgeitems=2,
+            formatter={"object": str},
+        )
+        return f"Ball({shown}, {self.arithmetic.dtype})"
 
     def blend(self, a: "Ball", b: "Ball") -> "Ball":
         """z a + (1 - z) b for z = self, or b + z (a - b), which is the same but for rounding; z moves both alike."""
@@ -205,7 +297,7 @@ class Ball:
         overflow = _either(self, *others)
         if not float(size.max(initial=0)) * 1.001 <= self.arithmetic.largest:
             beyond = (1.001 * size > self.arithmetic.largest) & np.isfinite(mid)
-            overflow = beyond if overflow is None else overflow | beyond
+            overflow = _merged(overflow, beyond)
         return self.arithmetic.settled(mid, rad, overflow)
 
     def _like(self, mid: Array, rad: Array | None, relative: Any) -> "Ball":
@@ -390,6 +482,8 @@ class Sum:
             other = self._constant(other)
         elif isinstance(other, Ball):
             other = self._rounded(other)
+        elif not isinstance(other, Sum):
+            raise TypeError(f"sum + {type(other).__name__}: to a sum balls, sums and arrays can be added")
         spreads = [part.spread for part in (self, other) if part.spread is not None]
         return type(self)(
             self.mid + other.mid,
@@ -476,6 +570,41 @@ class Sum:
         if self.spread is not None:
             e += self.spread
         return activated(f, self.mid, e, self, self.lost)
+
+
+Operand = Ball | Sum | Array | float
+"""What a ball can be combined with."""
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, float | int | np.floating | np.integer)
+
+
+def _is_power_of_two(value: float) -> bool:
+    """Or zero: a product with it is never rounded."""
+    return abs(math.frexp(value)[0]) in (0.0, 0.5)
+
+
+def _refused(what: str, other: object) -> TypeError:
+    received = f"an array of {other.dtype}" if isinstance(other, np.ndarray) else type(other).__name__
+    return TypeError(
+        f"{what}: it can be combined with balls, sums, arrays of real numbers and real numbers; received {received}"
+    )
+
+
+def held(values: Array, arithmetic: Arithmetic) -> Ball:
+    """Numbers as a candidate holds them: exactly where its precision has them, else rounded."""
+    significand, _ = np.frexp(values)
+    digits = significand / arithmetic.unit
+    rounded = digits != np.rint(digits)
+    size = np.abs(values)
+    rad = np.where(rounded, arithmetic.unit * size, 0).astype(arithmetic.radii) * SLACK if rounded.any() else None
+    beyond = (size > arithmetic.largest) & np.isfinite(values)
+    return Ball(values, arithmetic, rad, may_overflow=beyond if beyond.any() else None)
+
+
+def _merged(overflow: NDArray[np.bool_] | None, beyond: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return beyond if overflow is None else overflow | beyond
 
 
 def activated(f: Activation, z: Array, e: Array, of: Sum | Ball, lost: NDArray[np.bool_] | None) -> Ball:
