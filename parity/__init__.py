@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from parity.adapters.keras.from_keras import from_keras, to_keras
-    from parity.api import ParityAssertionError, assert_parity, check, port
+    from parity.api import ParityAssertionError, assert_parity, check
     from parity.errors import CandidateError, InputError, MissingExtraError, ModelError, ParityError, UnsupportedError
+    from parity.porting import port
     from parity.recording import record
     from parity.report.data import Report
 
@@ -21,7 +22,7 @@ _HOMES = {
     "to_keras": "parity.adapters.keras.from_keras",
     "check": "parity.api",
     "assert_parity": "parity.api",
-    "port": "parity.api",
+    "port": "parity.porting",
     "record": "parity.recording",
     "ParityAssertionError": "parity.api",
     "CandidateError": "parity.errors",

@@ -1,25 +1,20 @@
 """The check: a Keras layer and a candidate, what is asked of both, and the Report on it."""
 
-import json
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from parity import disk
 from parity.adapters.keras import from_keras as adapter
 from parity.adapters.keras.saved import load_model
 from parity.candidates.functions import Candidate, Outputs, scratch
 from parity.cases.case import WEIGHTS, Case
 from parity.checking.asking import Survey, needs
-from parity.errors import CandidateError, InputError, MissingExtraError
+from parity.errors import CandidateError, InputError
 from parity.given.candidate import as_candidate
 from parity.given.case import check_mistake, check_shape_and_seed, make_tolerance, put
 from parity.golden import file as files
-from parity.ports import formats as ports
 from parity.recording import Recorded
-from parity.report import data as reports
 from parity.report.data import CaseReport, Report
 from parity.terminal import printable
 
@@ -188,37 +183,6 @@ def file_report(asked: Candidate, golden: files.Golden, survey: Survey) -> Repor
     recorded = golden.provenance.get("environment", {})
     told = ", ".join(f"{name} {value}" for name, value in recorded.items() if name not in ("python", "numpy"))
     return survey.report([result], {"recorded by": told})
-
-
-def port(
-    keras_layer: Any, to: str, path: str, *, layout: str | None = None, seed: int = 0
-) -> tuple[ports.Port, Report | None, str]:
-    """Write a layer's or model's weights, or the whole of it, as the other side loads it; check what was written.
-
-    keras_layer: as for `check`, built. to: npz, safetensors, torch, onnx or c. path: of the file; its manifest goes
-    beside it, as `path`.json. layout: of npz and safetensors, a name of `parity.ports.layouts`. Returns what was
-    written; the report of the check, in which the port is read back and run as its user would; and, where there is
-    nothing to run it with, None and why. Raises what `check` raises, and UnsupportedError for what cannot be carried.
-    """
-    with disk.writing(path) as write, disk.writing(f"{path}.json") as write_manifest:
-        if isinstance(keras_layer, str | os.PathLike):
-            keras_layer = load_model(os.fspath(keras_layer))
-        own = adapter.from_keras(keras_layer)
-        own.reset_state()
-        versions = {**reports.environment(), **adapter.environment(keras_layer)}
-        made = ports.write(own, to, layout, versions)
-        report, why = None, ""
-        with tempfile.TemporaryDirectory(prefix="parity-") as folder:
-            copy = os.path.join(folder, f"port{ports.FORMATS[to].suffix}")
-            with open(copy, "wb") as file:
-                file.write(made.data)
-            try:
-                report = check(ports.candidate(copy, to, own), keras_layer, seed=seed)
-            except MissingExtraError as error:
-                why = str(error)
-        write(made.data)
-        write_manifest((json.dumps(made.manifest, indent=1) + "\n").encode())
-    return made, report, why
 
 
 def check_cases(

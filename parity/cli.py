@@ -183,14 +183,14 @@ def port(model: str, to: str, layout: str | None, output: str | None, seed: int)
     Beside the file stands its manifest, FILE.json: names, shapes, transposes, gate order.
     Exit status: that of the check, 2 where there was nothing to check it with.
     """
-    from parity import api
+    from parity import porting
     from parity.ports.formats import FORMATS
 
     if to not in FORMATS:
         raise InputError(f"--to: expected {', '.join(FORMATS)}; received {to!r}")
     quiet()
     path = output or f"{os.path.splitext(os.path.basename(model))[0]}{FORMATS[to].suffix}"
-    made, report, why = api.port(model, to, path, layout=layout, seed=seed)
+    made, report, why = porting.port(model, to, path, layout=layout, seed=seed)
     show_manifest(made.manifest)
     say(f"{path}, {path}.json: {len(made.data):,} bytes")
     if report is None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import parity
-from parity import api, cli
+from parity import cli, porting
 from parity.cases.case import grid
 from parity.errors import CandidateError, InputError, UnsupportedError
 from parity.given.candidate import as_candidate
@@ -49,7 +49,8 @@ def saved(folder, port, to):
 def judged(folder, layer, to, layout=None, spoil=lambda layer: layer):
     """The port of a layer, spoilt before it was written if so, against that layer in Keras."""
     port = ports.write(spoil(layer), to, layout)
-    return parity.check(ports.candidate(saved(folder, port, to), to, layer), parity.to_keras(layer), input_shape=(7, 4))
+    candidate = porting.candidate(saved(folder, port, to), to, layer)
+    return parity.check(candidate, parity.to_keras(layer), input_shape=(7, 4))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -188,7 +189,7 @@ def test_two_layers_of_which_c_knows_one_name(tmp_path):
     model = keras.Sequential([keras.Input((None, 3)), *layers])
     scratch = parity.from_keras(model)
     port = ports.write(scratch, "c")
-    report = parity.check(ports.candidate(saved(tmp_path, port, "c"), "c", scratch), model, input_shape=(7, 3))
+    report = parity.check(porting.candidate(saved(tmp_path, port, "c"), "c", scratch), model, input_shape=(7, 3))
     assert report.verdict == "PASS", str(report)
 
 
@@ -225,7 +226,7 @@ def test_a_model_that_ends_with_an_activation(tmp_path, to, activation):
     scratch = parity.from_keras(model)
     assert scratch.units == 5
     port = ports.write(scratch, to)
-    report = parity.check(ports.candidate(saved(tmp_path, port, to), to, scratch), model, input_shape=(7, 4))
+    report = parity.check(porting.candidate(saved(tmp_path, port, to), to, scratch), model, input_shape=(7, 4))
     assert report.verdict == "PASS", str(report)
 
 
@@ -359,5 +360,5 @@ def test_nothing_to_verify_with(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     layer = parity.to_keras(SMALL[PORTED["lstm"]].layer)
     path = tmp_path / "port.h"
-    _, report, why = api.port(layer, "c", str(path))
+    _, report, why = porting.port(layer, "c", str(path))
     assert (report, "C compiler" in why, path.exists()) == (None, True, True)

@@ -12,8 +12,8 @@ from typing import Any
 from parity.adapters import torch
 from parity.candidates import programs
 from parity.candidates.functions import Candidate, Function, Outputs, StepFunction, parameters
+from parity.candidates.weights import Weights
 from parity.errors import CandidateError
-from parity.ports import formats as ports
 from parity.terminal import briefly
 
 
@@ -30,7 +30,7 @@ def as_candidate(value: Any, seconds: float | None = None) -> Candidate:
         if Path(spec).suffix.lower() in (".onnx", ".tflite"):
             return programs.Graph(spec, limit)
         if Path(spec).suffix.lower() in (".npz", ".safetensors"):
-            return ports.Weights(spec)
+            return Weights(spec)
         value = load(spec)
     if hasattr(value, "ask") and hasattr(value, "converse"):
         made: Candidate = value

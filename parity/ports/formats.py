@@ -4,21 +4,17 @@ Weights in a layout (`npz`, `safetensors`, a `torch` state dict) and, of whole l
 (`parity.ports.c`). What a format cannot carry is refused by name; nothing is left out silently.
 """
 
-import importlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.candidates.functions import ANY, Answer, as_output
-from parity.cases.case import Case
-from parity.disk import LARGEST, arrays_in
-from parity.errors import CandidateError, InputError, MissingExtraError, ParityError, UnsupportedError
+from parity.errors import InputError, UnsupportedError
+from parity.extras import needed
 from parity.ports import c as c_port
 from parity.ports import layouts
 from parity.ports.layouts import Layout
@@ -63,14 +59,6 @@ def torch(layer: Layer, arrays: Arrays, manifest: Mapping[str, Any]) -> bytes:
     file = BytesIO()
     library.save({name: library.from_numpy(array.copy()) for name, array in arrays.items()}, file)
     return file.getvalue()
-
-
-def needed(module: str, what: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        library = module.partition(".")[0]
-        raise MissingExtraError(f"{what} needs {library}: pip install 'keras-parity[{extra}]'") from error
 
 
 # --- ONNX ---
@@ -372,78 +360,7 @@ def write(layer: Layer, to: str, layout: str | None = None, versions: Mapping[st
     return Port(kind.write(layer, arrays, told), told, layer)
 
 
-# --- read back ---
-
-
-class Weights:
-    """A file of weights as a candidate: the layer that is asked about, with those weights in it."""
-
-    callable = True
-    fixed = ANY
-    takes = frozenset({"mask", "initial_state"})
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        try:
-            self.arrays, told = read(path)
-        except ParityError:
-            raise
-        except OSError as error:
-            raise CandidateError(f"--candidate: {path}: cannot be read: {error.strerror}") from None
-        except Exception as error:  # whatever a damaged file makes of the readers
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise CandidateError(f"--candidate: {path}: expected weights: {reason[:200]}") from None
-        layout = str(told.get("layout")) if isinstance(told, dict) else ""
-        self.layout = layout if layout in layouts.LAYOUTS else None
-
-    def ask(self, case: Case) -> Answer:
-        try:
-            layer: Any = layouts.unpacked(case.layer, *layouts.recognised(case.layer, self.arrays, self.layout))
-        except InputError as error:
-            raise CandidateError(f"--candidate: {self.path}: {error}") from None
-        with np.errstate(all="ignore"):
-            if isinstance(layer, Sequential):
-                return outputs_of(layer, case)
-            y = layer(case.x, mask=case.mask, initial_state=case.initial_state)
-        return Answer(tuple(map(as_output, y)) if isinstance(y, tuple) else (as_output(y),))
-
-    def converse(self, case: Case) -> list[Answer]:
-        raise CandidateError("candidate: weights alone keep no state")
-
-
-def outputs_of(layer: Sequential, case: Case) -> Answer:
-    found = dict(layer.outputs(case.x))
-    last = list(layer.parts)[-1]
-    y = found.pop(last)
-    return Answer(y if isinstance(y, tuple) else (y,), layers=found)
-
-
-def read(path: str) -> tuple[dict[str, Array], Any]:
-    """The arrays of an .npz or .safetensors file and its manifest, {} where it has none."""
-    if Path(path).stat().st_size > LARGEST:
-        raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
-    if Path(path).suffix == ".npz":
-        arrays = arrays_in(Path(path).read_bytes())
-        text = arrays.pop(MANIFEST, None)
-        return arrays, {} if text is None else json.loads(text.tobytes())
-    library = needed("safetensors", "a .safetensors file", "safetensors")
-    with library.safe_open(path, "np") as file:
-        metadata = file.metadata() or {}
-        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata.get("manifest", "{}"))  # noqa: SIM118
-
-
 # --- checked as its user would load it ---
-
-
-def candidate(path: str, to: str, layer: Layer) -> Any:
-    """What was written, as a candidate. Raises MissingExtraError where there is nothing to run it with."""
-    if to in ("npz", "safetensors"):
-        return Weights(path)
-    if to == "torch":
-        return torch_function(path, layer)
-    if to == "c":
-        return c_port.compiled(path, layer)
-    return path
 
 
 def torch_function(path: str, layer: Layer) -> Callable[[Array], Any]:

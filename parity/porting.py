@@ -1,0 +1,60 @@
+"""Ports: a Keras layer or model written as the other side loads it, and checked as it will be run there."""
+
+import json
+import os
+import tempfile
+from typing import Any
+
+from parity import disk
+from parity.adapters.keras import from_keras as adapter
+from parity.adapters.keras.saved import load_model
+from parity.api import check
+from parity.candidates.weights import Weights
+from parity.errors import MissingExtraError
+from parity.ports import c as c_port
+from parity.ports import formats as ports
+from parity.report import data as reports
+from parity.report.data import Report
+from rnn_scratch.layers import Layer
+
+
+def port(
+    keras_layer: Any, to: str, path: str, *, layout: str | None = None, seed: int = 0
+) -> tuple[ports.Port, Report | None, str]:
+    """Write a layer's or model's weights, or the whole of it, as the other side loads it; check what was written.
+
+    keras_layer: as for `check`, built. to: npz, safetensors, torch, onnx or c. path: of the file; its manifest goes
+    beside it, as `path`.json. layout: of npz and safetensors, a name of `parity.ports.layouts`. Returns what was
+    written; the report of the check, in which the port is read back and run as its user would; and, where there is
+    nothing to run it with, None and why. Raises what `check` raises, and UnsupportedError for what cannot be carried.
+    """
+    with disk.writing(path) as write, disk.writing(f"{path}.json") as write_manifest:
+        if isinstance(keras_layer, str | os.PathLike):
+            keras_layer = load_model(os.fspath(keras_layer))
+        own = adapter.from_keras(keras_layer)
+        own.reset_state()
+        versions = {**reports.environment(), **adapter.environment(keras_layer)}
+        made = ports.write(own, to, layout, versions)
+        report, why = None, ""
+        with tempfile.TemporaryDirectory(prefix="parity-") as folder:
+            copy = os.path.join(folder, f"port{ports.FORMATS[to].suffix}")
+            with open(copy, "wb") as file:
+                file.write(made.data)
+            try:
+                report = check(candidate(copy, to, own), keras_layer, seed=seed)
+            except MissingExtraError as error:
+                why = str(error)
+        write(made.data)
+        write_manifest((json.dumps(made.manifest, indent=1) + "\n").encode())
+    return made, report, why
+
+
+def candidate(path: str, to: str, layer: Layer) -> Any:
+    """What was written, as a candidate. Raises MissingExtraError where there is nothing to run it with."""
+    if to in ("npz", "safetensors"):
+        return Weights(path)
+    if to == "torch":
+        return ports.torch_function(path, layer)
+    if to == "c":
+        return c_port.compiled(path, layer)
+    return path
