@@ -12,7 +12,8 @@ from parity.cases.case import WEIGHTS, Case
 from parity.checking.asking import Survey, needs
 from parity.errors import CandidateError, InputError
 from parity.given.candidate import as_candidate
-from parity.given.case import check_mistake, check_shape_and_seed, make_tolerance, put
+from parity.given.case import check_shape, put
+from parity.given.settings import Settings
 from parity.golden import file as files
 from parity.recording import Recorded
 from parity.report.data import CaseReport, Report
@@ -55,10 +56,9 @@ def check(
 
     Raises InputError, UnsupportedError, ModelError or CandidateError where the question itself is wrong.
     """
-    tolerance = make_tolerance(atol, rtol)
-    check_shape_and_seed(input_shape, seed)
-    check_mistake(only_mistake)
-    asked = as_candidate(candidate, timeout)
+    settings = Settings.of(seed=seed, atol=atol, rtol=rtol, strict=strict, only_mistake=only_mistake, timeout=timeout)
+    check_shape(input_shape)
+    asked = as_candidate(candidate, settings.timeout)
     if isinstance(keras_layer, str | os.PathLike):
         path = os.fspath(keras_layer)
         if path.endswith(".npz"):
@@ -70,14 +70,14 @@ def check(
             ):
                 if given is not None:
                     raise InputError(f"{name}: {path} has its own inputs; expected none beside it")
-            return file_report(asked, files.load(path), Survey(asked, tolerance, seed, strict, only_mistake))
+            return file_report(asked, files.load(path), Survey(asked, settings))
         keras_layer = load_model(path)
     if not asked.callable and x is None:
         raise InputError("x: expected the inputs that the outputs were computed from; received none")
     own, case, built = put(keras_layer, x, input_shape, mask, initial_state, seed, asked.fixed)
     for name in needs(case) - asked.takes:
         raise CandidateError(f"candidate: this case has {name}; expected a function with a parameter of that name")
-    survey = Survey(asked, tolerance, seed, strict, only_mistake)
+    survey = Survey(asked, settings)
     result = survey.ask(adapter.Oracle(keras_layer, own), case, thorough=True)
     told = ["the Keras layer was not built: it was given random weights and biases"] if built else []
     result = replace(result, notes=(*told, *adapter.notes_on(keras_layer), *result.notes))
@@ -106,46 +106,34 @@ def check_grid(
     candidate: Any,
     cases: Sequence[Case],
     *,
-    seed: int = 0,
-    atol: float = 0.0,
-    rtol: float = 0.0,
-    strict: bool = False,
-    only_mistake: str | None = None,
     done: Callable[[CaseReport], None] = lambda result: None,
+    **options: Any,
 ) -> Report:
     """The built-in cases, Keras against the candidate: a function with a parameter `layer`, or None for rnn_scratch.
 
-    cases: of `parity.cases.grid`. done: called with each case's result as it comes. An error in one case is that
-    case's alone. Raises CandidateError for a candidate without `layer`: the grid changes the weights.
+    cases: of `parity.cases.grid`. done: called with each case's result as it comes. options: as for `check`. An
+    error in one case is that case's alone. Raises CandidateError for a candidate without `layer`: the grid changes
+    the weights.
     """
-    check_mistake(only_mistake)
+    settings = Settings.of(**options)
     asked = as_candidate(scratch if candidate is None else candidate)
     if "layer" not in asked.takes:
         raise CandidateError(
             "candidate: the grid changes weights, so it needs a function with a parameter `layer`; or name a model"
         )
-    return check_cases(asked, cases, Survey(asked, make_tolerance(atol, rtol), seed, strict, only_mistake), done)
+    return check_cases(asked, cases, Survey(asked, settings), done)
 
 
-def check_file(
-    candidate: Any,
-    path: str,
-    *,
-    seed: int = 0,
-    atol: float = 0.0,
-    rtol: float = 0.0,
-    strict: bool = False,
-    only_mistake: str | None = None,
-    timeout: float | None = None,
-) -> Report:
+def check_file(candidate: Any, path: str, **options: Any) -> Report:
     """The cases of a file once more, which `record` or `--save-failure` wrote.
 
     candidate: as for `check`; where Keras's outputs are recorded, outputs too: an array for the first case, or a dict
-    of case number to array or tuple; None for the Keras installed here, or, where they are not, for rnn_scratch. What
-    was recorded takes Keras's place: neither Keras nor TensorFlow is needed then. What was saved from a failure is put
-    to the Keras installed here, or, where there is none, judged without it, which a note says.
+    of case number to array or tuple; None for the Keras installed here, or, where they are not, for rnn_scratch.
+    options: as for `check`. What was recorded takes Keras's place: neither Keras nor TensorFlow is needed then. What
+    was saved from a failure is put to the Keras installed here, or, where there is none, judged without it, which a
+    note says.
     """
-    check_mistake(only_mistake)
+    settings = Settings.of(**options)
     golden = files.load(path)
     asked: Candidate
     if candidate is None:
@@ -153,8 +141,8 @@ def check_file(
     elif isinstance(candidate, Mapping):
         asked = Outputs({golden.cases[n].id: value for n, value in candidate.items() if n < len(golden.cases)})
     else:
-        asked = as_candidate(candidate, timeout)
-    return file_report(asked, golden, Survey(asked, make_tolerance(atol, rtol), seed, strict, only_mistake))
+        asked = as_candidate(candidate, settings.timeout)
+    return file_report(asked, golden, Survey(asked, settings))
 
 
 def file_report(asked: Candidate, golden: files.Golden, survey: Survey) -> Report:

@@ -382,9 +382,7 @@ def check_grid(model: None, select: dict[str, Any], options: dict[str, Any]) -> 
     one = bool(options["candidate"]) and "layer" not in select  # a port is a port of one layer
     cases = grid({"layer": ["simple_rnn"], **select} if one else select, options["only"], options["seed"])
     with progress(len(cases)) as done:
-        given = always(options)
-        given.pop("timeout", None)
-        report = api.check_grid(options["candidate"], cases, **given, done=done)
+        report = api.check_grid(options["candidate"], cases, **always(options), done=done)
     others = ("other layers: --layer names what the candidate is a port of",) if one else ()
     alone = tuple(c if c.verdict == "PASS" else replace(c, command=command(case=c.id)) for c in report.cases)
     return replace(report, cases=alone, not_asked=(*others, *report.not_asked)), None

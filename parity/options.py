@@ -27,15 +27,21 @@ class Option:
         return self.name.replace("_", "-")
 
     def checked(self, value: Any, where: str) -> Any:
-        """The value, or InputError: a NaN tolerance passes everything."""
+        """The value, or InputError for one of another kind or out of its range."""
         expected = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}[self.kind]
         fits = isinstance(value, (int, float) if self.kind is float else self.kind)
         if not fits or (isinstance(value, bool) and self.kind is not bool):
             raise InputError(f"{where}{self.name}: expected {expected}; received {value!r}")
-        if self.kind in (int, float) and not (self.least < value < math.inf or (value == self.least and not self.open)):
+        if self.kind in (int, float):
+            self.check_range(value, where)
+        return value
+
+    def check_range(self, value: float, where: str = "") -> None:
+        """InputError for a number that is out of its range, NaN among them: a NaN tolerance passes everything."""
+        allowed = self.least < value < math.inf or (value == self.least and not self.open)
+        if not allowed:
             expected = f"more than {self.least:g}" if self.open else f"{self.least:g} or more"
             raise InputError(f"{where}{self.name}: expected a finite number, {expected}; received {value}")
-        return value
 
 
 OPTIONS = (
@@ -64,7 +70,7 @@ def expect(names: Iterable[str], known: Iterable[str], where: str) -> None:
 def check_mistake(name: Any, where: str) -> None:
     """InputError for what is no mistake's id. Of what is only looked for if somebody names one: it takes a while."""
     if name is not None:
-        from parity.given.case import check_mistake
+        from parity.given.settings import check_mistake
 
         try:
             check_mistake(name)

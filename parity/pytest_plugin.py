@@ -214,7 +214,7 @@ class AssertParity:
         if "layer" in takes and (missing := sorted(needs(case) - takes)):
             told = f"a case with {' and '.join(missing)}: the candidate has no such parameter"
             return Report((), (told,), environment())
-        return api.check_grid(candidate, [case], **{name: v for name, v in options.items() if name != "timeout"})
+        return api.check_grid(candidate, [case], **options)
 
     def golden(self, path: Path, record: Any, options: Mapping[str, Any]) -> Path:
         """The golden file, beside the test unless it is only in the current folder; written if that was asked for."""

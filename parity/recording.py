@@ -10,7 +10,8 @@ from parity.adapters.keras.saved import load_model
 from parity.candidates.functions import ANY, Answer
 from parity.cases.case import WEIGHTS, Case, companions, probes, two_calls
 from parity.errors import InputError
-from parity.given.case import check_shape_and_seed, put
+from parity.given.case import check_shape, put
+from parity.given.settings import check_seed
 from parity.golden import file as files
 from parity.judging.findings import Tolerance
 from parity.judging.judge import examine
@@ -43,7 +44,8 @@ def record(
     unknown = [name for name in cases if name not in GROUPS]
     if unknown:
         raise InputError(f"cases: expected of {', '.join(GROUPS)}; received {', '.join(unknown)}")
-    check_shape_and_seed(input_shape, seed)
+    check_shape(input_shape)
+    check_seed(seed)
     with disk.writing(path) as write:
         if isinstance(keras_layer, str | os.PathLike):
             keras_layer = load_model(os.fspath(keras_layer))

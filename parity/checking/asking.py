@@ -18,6 +18,7 @@ from parity.explaining.causes import Diagnosis, adequacy, applies, diagnose
 from parity.explaining.facts import facts
 from parity.explaining.smallest import described, shrink
 from parity.explaining.weights_in_effect import InEffect, in_effect
+from parity.given.settings import Settings
 from parity.judging.findings import Finding, Tolerance
 from parity.judging.judge import Asker, examine, judge_answer, rejudge
 from parity.mistakes.catalogue import MISTAKES
@@ -42,10 +43,7 @@ class Survey:
     the reference stands in for it."""
 
     candidate: Candidate
-    tolerance: Tolerance
-    seed: int
-    strict: bool = False
-    only_mistake: str | None = None
+    settings: Settings
     no_keras: str = ""
     began: float = field(default_factory=time.thread_time)
     kept: Cause | None = None
@@ -88,7 +86,7 @@ class Survey:
             if found is not None:
                 findings.append(found)
                 padded += [name] if found[0].case.timesteps != question.timesteps and not oracle.callable else []
-        result = summarize(case, findings, self.tolerance)
+        result = summarize(case, findings, self.settings.tolerance)
         if padded:
             told = "where the reference stands in for Keras, not recorded that far"
             filled = f"{', '.join(padded)}: filled up to {self.candidate.fixed[1]} timesteps, {told}"
@@ -141,7 +139,7 @@ class Survey:
         if distance(*(a.outputs or (a.sequence,) for a in (first.answers[0], answer))) == 0:
             found = replace(first)
         else:
-            found = judge_answer(case, answer, self.tolerance, asker=Asker(self.candidate, case))
+            found = judge_answer(case, answer, self.settings.tolerance, asker=Asker(self.candidate, case))
             found.disputed = first.disputed
         found.case, found.answers = again(case), (first.answers[0], answer)
         self.expect_the_same(case, first, found)
@@ -155,7 +153,7 @@ class Survey:
         if distance(*answers) <= allowed or not (first.verdict == "FAIL" or second.verdict == "FAIL"):
             return
         stateful = replace(second.case, layer=state_kept(case.layer))
-        kept = rejudge(stateful, second.answers, self.tolerance)
+        kept = rejudge(stateful, second.answers, self.settings.tolerance)
         if kept.verdict == "PASS":
             found = MISTAKES["state-not-reset"]
             self.kept = Cause(found.id, found.what, found.fix, found.source, largest=kept.tally.worst)
@@ -177,7 +175,7 @@ class Survey:
             return
         asked = [finding for finding in findings if finding.case.calls == 1]
         for name, arithmetic in NARROWER.items():
-            found = [judge_answer(f.case, f.answers[0], self.tolerance, arithmetic) for f in asked]
+            found = [judge_answer(f.case, f.answers[0], self.settings.tolerance, arithmetic) for f in asked]
             if found and all(finding.verdict == "PASS" for finding in found):
                 worst = max(finding.tally.worst for finding in found)
                 yield f"compatible with {name} (largest {worst:.2g} radii), which is neither a pass nor a cause"
@@ -186,15 +184,18 @@ class Survey:
     def beside(self, case: Case, thorough: bool) -> Iterator[Case]:
         if self.candidate.callable:
             if thorough:
-                yield from companions(case, self.candidate.takes, self.seed)
+                yield from companions(case, self.candidate.takes, self.settings.seed)
             if case.layer.stateful and case.calls == 1:
-                yield two_calls(case, self.seed)
-            yield from probes(case, self.candidate.takes, self.seed)
+                yield two_calls(case, self.settings.seed)
+            yield from probes(case, self.candidate.takes, self.settings.seed)
 
     def examine(self, oracle: Candidate, case: Case, keras_case: Case | None = None) -> tuple[Finding, Finding]:
         """keras_case: what Keras is asked instead, of which the case is another form."""
         if case.calls > 1:
-            found, keras = examine(self.candidate, case, self.tolerance), self.keras(oracle, keras_case or case)
+            found, keras = (
+                examine(self.candidate, case, self.settings.tolerance),
+                self.keras(oracle, keras_case or case),
+            )
             return self.disputed(found, keras), keras
         answer = self.candidate.ask(case)
         keras = self.keras(oracle, keras_case or case)
@@ -204,7 +205,9 @@ class Survey:
         return examine(oracle, case, Tolerance())
 
     def judged(self, case: Case, answer: Answer, keras: Finding) -> Finding:
-        return self.disputed(judge_answer(case, answer, self.tolerance, asker=Asker(self.candidate, case)), keras)
+        return self.disputed(
+            judge_answer(case, answer, self.settings.tolerance, asker=Asker(self.candidate, case)), keras
+        )
 
     def disputed(self, found: Finding, keras: Finding) -> Finding:
         if keras.verdict == "FAIL":
@@ -217,7 +220,10 @@ class Survey:
         if environment is None:
             environment = {} if self.no_keras else adapter.environment()
         report = Report(
-            tuple(results), tuple(self.not_asked()), {**reports.environment(), **environment}, strict=self.strict
+            tuple(results),
+            tuple(self.not_asked()),
+            {**reports.environment(), **environment},
+            strict=self.settings.strict,
         )
         if any(case.verdict == "FAIL" for case in results):
             with np.errstate(all="ignore"):  # a candidate may put out whatever it likes
@@ -239,9 +245,9 @@ class Survey:
                 causes.append(self.kept)
                 continue
             known += [self.unsteady] if self.unsteady else []
-            found = diagnose(findings, self.only_mistake)
+            found = diagnose(findings, self.settings.only_mistake)
             weights = InEffect() if found.causes else in_effect(findings)
-            stale = weights.causes if self.only_mistake in (None, "stale-weights") else ()
+            stale = weights.causes if self.settings.only_mistake in (None, "stale-weights") else ()
             explained = found.causes or stale or self.case_by_case(findings)
             causes += explained
             if not explained:
@@ -256,7 +262,7 @@ class Survey:
         if not failed:
             return None
         case = min(failed, key=lambda f: f.case.x.size * f.case.layer.units).case
-        return shrink(self.candidate, case, self.tolerance) if self.candidate.callable else failed[0].case
+        return shrink(self.candidate, case, self.settings.tolerance) if self.candidate.callable else failed[0].case
 
     def case_by_case(self, findings: Sequence[Finding]) -> tuple[Cause, ...]:
         """The causes of single cases, where nothing explains all: a port may have made several mistakes. The small
@@ -273,7 +279,7 @@ class Survey:
             if time.monotonic() > deadline:
                 break
             looked += 1
-            for cause in diagnose(several, self.only_mistake, seconds=0).causes:
+            for cause in diagnose(several, self.settings.only_mistake, seconds=0).causes:
                 found.setdefault(cause.id, []).append(cause)
         common = {name: several for name, several in found.items() if 10 * len(several) >= looked}
         return tuple(
@@ -284,19 +290,21 @@ class Survey:
         )
 
     def no_cause(self, found: Diagnosis, findings: Sequence[Finding]) -> str:
-        if self.only_mistake:
-            if not applies(self.only_mistake, findings):
-                return f"cause: not {self.only_mistake}, which does not apply here; no other mistake was looked for"
-            return f"cause: not {self.only_mistake}; no other mistake was looked for"
+        only = self.settings.only_mistake
+        if only:
+            unfit = "" if applies(only, findings) else ", which does not apply here"
+            return f"cause: not {only}{unfit}; no other mistake was looked for"
         early = " (of pairs of mistakes not all were tried, for want of time)" if found.stopped else ""
         return f"cause: none of the known mistakes{early}"
 
     def adequate(self, report: Report) -> Report:
         """What a PASS is worth, looked for in half of the time that the check took."""
-        if self.only_mistake and not applies(self.only_mistake, [finding for _, finding in self.found]):
-            return replace(report, known=(f"{self.only_mistake} does not apply here: it was not looked for",))
-        seconds = math.inf if self.strict else max(BLIND, (time.thread_time() - self.began) / 2)
-        found = [adequacy(findings, self.only_mistake, seconds) for _, findings in self.kinds()]
+        if self.settings.only_mistake and not applies(
+            self.settings.only_mistake, [finding for _, finding in self.found]
+        ):
+            return replace(report, known=(f"{self.settings.only_mistake} does not apply here: it was not looked for",))
+        seconds = math.inf if self.settings.strict else max(BLIND, (time.thread_time() - self.began) / 2)
+        found = [adequacy(findings, self.settings.only_mistake, seconds) for _, findings in self.kinds()]
         left = dict.fromkeys(name for part in found for name in part.left)
         early = f"not looked for whether they would show, for want of time: {', '.join(left)} (--strict takes its time)"
         return replace(

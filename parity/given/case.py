@@ -1,6 +1,5 @@
 """What the user gives, made into a question: checked, cast to the layer, drawn where it is not given."""
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +8,6 @@ import numpy as np
 from parity.adapters.keras import from_keras as adapter
 from parity.cases.case import Case, case_id, draw_inputs, generator, leading
 from parity.errors import InputError, UnsupportedError
-from parity.judging.findings import Tolerance
-from parity.mistakes.catalogue import MISTAKES
 from rnn_scratch.layers import Layer
 from rnn_scratch.wrappers import taken
 
@@ -85,26 +82,12 @@ def input_features(layer: Layer) -> tuple[int, ...]:
     return (features,)
 
 
-def make_tolerance(atol: float, rtol: float) -> Tolerance:
-    for name, value in (("atol", atol), ("rtol", rtol)):
-        if not (np.isfinite(value) and value >= 0):
-            raise InputError(f"{name}: expected a finite number, 0 or more; received {value}")
-    return Tolerance(float(atol), float(rtol))
-
-
-def check_mistake(name: str | None) -> None:
-    if name is not None and name not in MISTAKES:
-        near = difflib.get_close_matches(name, MISTAKES, n=3) or [known for known in MISTAKES if name in known][:3]
-        hint = f"; the nearest are {', '.join(near)}" if near else f"; known are {', '.join(MISTAKES)}"
-        raise InputError(f"only_mistake: no mistake has the id {name!r}{hint}")
-
-
-def check_shape_and_seed(input_shape: Any, seed: Any) -> None:
+def check_shape(input_shape: Any) -> None:
+    """InputError for what is neither None nor one or two sizes."""
     sizes = input_shape if isinstance(input_shape, tuple | list) else ()
-    if input_shape is not None and not (len(sizes) in (1, 2) and all(isinstance(n, int) and n > 0 for n in sizes)):
+    fits = len(sizes) in (1, 2) and all(isinstance(n, int) and n > 0 for n in sizes)
+    if input_shape is not None and not fits:
         raise InputError(
             f"input_shape: expected (timesteps, input_dim), both at least 1, or (timesteps,) of token ids; "
             f"received {input_shape!r}"
         )
-    if not (isinstance(seed, int) and seed >= 0):
-        raise InputError(f"seed: expected an integer, 0 or more; received {seed!r}")
