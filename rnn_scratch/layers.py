@@ -1,14 +1,15 @@
 """Cells looped over time: masks, states, direction and what is returned. The loop knows of no cell in particular."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, TypedDict, Unpack
 
 import numpy as np
 
-from rnn_scratch.base import Array, Layer, Mask, Values
+from rnn_scratch.base import Array, Layer, Mask, States, Values
 from rnn_scratch.cells import Cell, GRUCell, LSTMCell, SimpleRNNCell
+from rnn_scratch.loop import MaskRule, Step, fast_loop, loop
 
 __all__ = [
     "GRU",
@@ -107,69 +108,49 @@ class Recurrent(Layer):
         self.unroll = settings.get("unroll", False)
         self.state: tuple[Array, ...] | None = None
 
-    def forward(self, x: Any, mask: Mask | None, states: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
-        shown = None if mask is None else self.shown(mask)
-        if self.go_backwards:
-            x, mask = x[:, ::-1], None if mask is None else mask[:, ::-1]
+    def forward(self, x: Values, mask: Mask | None, states: States) -> tuple[Values, States]:
+        rule, x = self.mask_rule(mask), self.processed(x)
         if mask is None and isinstance(x, np.ndarray):
-            return self._loop(x, states)
-        return self._choosing_loop(x, states, mask, shown)
+            return fast_loop(self.cell.update, self._projected(x), states, self.units, sequences=self.return_sequences)
+        return loop(self._step(x), states, x.shape[1], rule, sequences=self.return_sequences)
 
-    def _project(self, x: Array) -> Array:
+    def processed(self, x: Values) -> Values:
+        """Inputs, outputs or a mask in the order of processing, of those in the order of time."""
+        return x[:, ::-1] if self.go_backwards else x
+
+    def mask_rule(self, mask: Mask | None) -> MaskRule:
+        """What masked steps do in this layer. mask: in the order of time."""
+        if mask is None:
+            return MaskRule()
+        leading_state = self.profile.leading_state and not self.unroll
+        return MaskRule(self.processed(mask), self._shown(mask), leading_state)
+
+    def _shown(self, mask: Mask) -> Mask | None:
+        if not self.zero_output_for_mask or (self.unroll and self.profile.unrolled_keeps):
+            return None
+        as_it_came = self.unroll and self.profile.unrolled_unreversed and self.return_sequences
+        return mask if as_it_came else self.processed(mask)
+
+    def _projected(self, x: Array) -> Array:
         """All steps at once: (batch, timesteps, input_dim) -> (timesteps, batch, what the cell makes of it)."""
         x = np.ascontiguousarray(x.swapaxes(0, 1))
         timesteps, batch, _ = x.shape
         p: Array = self.cell.project(x.reshape(timesteps * batch, self.input_dim))
         return p.reshape(timesteps, batch, p.shape[-1])
 
-    def _loop(self, x: Array, states: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
-        """x in the order of processing -> the outputs so, (batch, timesteps, units), or the last; the final states."""
-        p, update = self._project(x), self.cell.update
-        # h_t may overwrite p_t where they are of one size: a new array for a long sequence costs more than its sums.
-        y = p if p.shape[-1] == self.units else np.empty((*p.shape[:2], self.units), p.dtype)
-        for p_t, y_t in zip(p, y, strict=True):
-            states = update(p_t, *states, y_t)
-        return (y.swapaxes(0, 1) if self.return_sequences else y[-1].copy()), tuple(state.copy() for state in states)
+    def _step(self, x: Values) -> Step:
+        """One step of the cell. x: in the order of processing."""
+        cell = self.cell
+        with np.errstate(invalid="ignore"):  # infinity may stand at masked steps
+            known = self._projected(x) if isinstance(x, np.ndarray) else None
 
-    def _choosing_loop(
-        self, x: Any, states: tuple[Any, ...], mask: Mask | None, shown: Mask | None
-    ) -> tuple[Any, tuple[Any, ...]]:
-        """`_loop` with a mask, (batch, timesteps) in the order of processing too, and for what is no array."""
-        y, outputs = self.before_first(states[0], np.zeros_like(states[0])), []
-        with np.errstate(invalid="ignore"):  # NaN and infinity may stand at masked steps
-            for t, p_t in enumerate(self._steps(x)):
-                new = self.cell.update(p_t, *states)
-                if mask is not None:
-                    keep = mask[:, t, None]
-                    new = tuple(np.where(keep, n, s) for n, s in zip(new, states, strict=True))
-                    y = np.where(keep, new[0], y)
-                else:
-                    y = new[0]
-                states = new
-                y_t = y if shown is None else np.where(shown[:, t, None], y, np.zeros_like(y))
-                if self.return_sequences:
-                    outputs.append(y_t)
-        return (np.stack(outputs, axis=1) if self.return_sequences else y_t), states
+        def step(t: int, states: States) -> tuple[Values, States]:
+            # balls one by one: of all steps at once they would fill the memory
+            p_t = cell.project(x[:, t]) if known is None else known[t]
+            new = cell.update(p_t, *states)
+            return new[0], new
 
-    def _steps(self, x: Any) -> Iterator[Any]:
-        """What `project` makes of each step: at once for arrays, one by one for what is none."""
-        if isinstance(x, np.ndarray):
-            yield from self._project(x)
-        else:
-            yield from (self.cell.project(x[:, t]) for t in range(x.shape[1]))
-
-    # --- masks: the rule in `_choosing_loop`, and what of it depends on settings and backends ---
-
-    def before_first(self, initial: Any, zeros: Any) -> Any:
-        """What masked steps before the first unmasked one put out."""
-        return initial if self.profile.leading_state and not self.unroll else zeros
-
-    def shown(self, mask: Mask) -> Mask | None:
-        """Where in the order of processing the output is not replaced by zeros; None for everywhere."""
-        if not self.zero_output_for_mask or (self.unroll and self.profile.unrolled_keeps):
-            return None
-        as_it_came = self.unroll and self.profile.unrolled_unreversed and self.return_sequences
-        return mask[:, ::-1] if self.go_backwards and not as_it_came else mask
+        return step
 
     def compute_mask(self, x: Any, mask: Mask | None) -> Mask | None:
         return mask if self.return_sequences else None

@@ -16,6 +16,9 @@ from helpers import assert_same, draw, forward, keras_outputs, pair, weights
 import parity
 from rnn_scratch import Bidirectional, Dense, Sequential, SimpleRNN, TimeDistributed
 from rnn_scratch.activations import ACTIVATIONS
+from rnn_scratch.cells import CELLS
+from rnn_scratch.layers import recurrent
+from rnn_scratch.loop import MaskRule, loop
 
 BATCH, TIMESTEPS, INPUT_DIM, UNITS = 3, 6, 4, 7
 
@@ -651,3 +654,45 @@ def test_mapped_hands_over_each_array_with_its_layer():
     assert twin.weights.keys() == model.weights.keys()
     (dense,) = model.every(Dense)
     assert (dense.W == 1).all()
+
+
+# --- the loop over time ---
+
+
+@pytest.mark.parametrize("sequences", [True, False], ids=["seq", "last"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("kind", CELLS)
+def test_the_fast_loop_is_the_loop_to_the_bit(kind, dtype, sequences):
+    kind, rng = CELLS[kind], np.random.default_rng(5)
+    rows = len(kind.gates) * UNITS
+    settings = {"return_sequences": sequences, "return_state": True, "go_backwards": True}
+    cell = kind(rng.normal(size=(rows, INPUT_DIM)).astype(dtype), rng.normal(size=(rows, UNITS)).astype(dtype))
+    layer = recurrent(cell, settings)
+    x = draw(BATCH, TIMESTEPS, INPUT_DIM, dtype=dtype)
+    states = layer.initial_states(BATCH, tuple(draw(BATCH, units, dtype=dtype) for units in layer.state_units))
+    turned = np.ascontiguousarray(x[:, ::-1].swapaxes(0, 1))
+    p = cell.project(turned.reshape(-1, INPUT_DIM)).reshape(TIMESTEPS, BATCH, rows)
+
+    def step(t, states):
+        new = cell.update(p[t], *states)
+        return new[0], new
+
+    y, after = loop(step, states, TIMESTEPS, MaskRule(), sequences=sequences)
+    fast, fast_after = layer.forward(x, None, states)
+    assert fast.dtype == y.dtype == dtype
+    assert np.array_equal(fast, y)
+    assert all(np.array_equal(a, b) for a, b in zip(fast_after, after, strict=True))
+    twin, _ = loop(step, tuple(-state for state in states), TIMESTEPS, MaskRule())
+    assert not np.array_equal(fast, twin if sequences else twin[:, -1])
+
+
+def test_the_mask_rule_on_all_steps_at_once_is_that_of_each_step():
+    keep = np.array([[False, True, False, True], [True, True, False, False]])
+    rule, every = MaskRule(keep, shown=keep[::-1], leading_state=True), slice(None)
+    h, last = draw(2, 4, UNITS), draw(2, 4, UNITS)
+    steps = range(4)
+    assert_same(rule.output(every, h, last), np.stack([rule.output(t, h[:, t], last[:, t]) for t in steps], axis=1))
+    assert_same(rule.visible(every, h), np.stack([rule.visible(t, h[:, t]) for t in steps], axis=1))
+    assert_same(rule.visible(0, h[:, 0])[1], 0 * h[0, 0])
+    (states,) = rule.states(every, (h,), (last,))
+    assert_same(states, rule.output(every, h, last))

@@ -17,6 +17,7 @@ from parity.errors import CandidateError
 from parity.terminal import briefly
 from rnn_scratch import Sequential
 from rnn_scratch.layers import Layer, Recurrent
+from rnn_scratch.loop import Step, loop
 
 Array = NDArray[Any]
 
@@ -250,22 +251,14 @@ def step_result(result: Any, states: int) -> tuple[Array, States]:
     return as_output(h), new
 
 
-def walk(case: Case, step: Callable[[int, States], tuple[Array, States]], steps: int) -> Array:
+def walk(case: Case, step: Step, steps: int) -> Array:
     """The first outputs of a recurrent layer of which only `step(t, states) -> (h_t, next states)` is known, t counted
     in the order of processing: (batch, steps, units). The loop, its mask and its first states are the layer's own."""
     layer = case.layer
     assert isinstance(layer, Recurrent)
-    _, mask = case.processed()
     states = layer.initial_states(case.batch, case.initial_state)
-    shown = None if case.mask is None else layer.shown(case.mask)
-    y, outputs = layer.before_first(states[0], np.zeros_like(states[0])), []
-    for t in range(steps):
-        h, new = step(t, states)
-        keep = np.ones((case.batch, 1), bool) if mask is None else mask[:, t, None]
-        y = np.where(keep, h, y)
-        states = tuple(np.where(keep, n, s) for n, s in zip(new, states, strict=True))
-        outputs.append(y if shown is None else np.where(shown[:, t, None], y, 0))
-    return np.stack(outputs, axis=1)
+    y, _ = loop(step, states, steps, layer.mask_rule(case.mask))
+    return np.asarray(y)
 
 
 class Outputs:

@@ -397,8 +397,8 @@ class Judge:
 
     def hidden_steps(self, layer: Recurrent) -> bool:
         """Whether unmasked outputs are zeroed, as some backends do, so that they do not show the state."""
-        shown = None if self.mask is None else layer.shown(self.mask)
-        return shown is not None and bool((self.processed_mask(layer) & ~shown).any())
+        rule = layer.mask_rule(self.mask)
+        return rule.keep is not None and rule.shown is not None and bool((rule.keep & ~rule.shown).any())
 
     def processed(self, layer: Recurrent) -> Ball:
         x: Ball = self.x[:, ::-1] if layer.go_backwards else self.x
@@ -506,13 +506,13 @@ class Judge:
         assert isinstance(layer, Recurrent)
         if self.mask is None or live is None:
             return ball
-        before = layer.before_first(self.start[0][:, None], 0.0)
+        rule = layer.mask_rule(self.mask)
+        before = rule.before_first(self.start[0][:, None])
         repeated = np.where(live[..., None] >= 0, previous, before)
         ball = ball.reshape(*previous.shape)
         ball = where(self.processed_mask(layer)[:, steps, None], ball, self.copied(repeated))
-        shown = layer.shown(self.mask)
         zeros = self.copied(np.zeros_like(previous))
-        return ball if shown is None else where(shown[:, steps, None], ball, zeros)
+        return ball if rule.shown is None else where(rule.shown[:, steps, None], ball, zeros)
 
     def copied(self, array: Array) -> Ball:
         """Values that were handed on, perhaps kept wider than they are returned."""

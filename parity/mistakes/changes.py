@@ -14,6 +14,7 @@ from rnn_scratch import Bidirectional
 from rnn_scratch.activations import Activation
 from rnn_scratch.cells import Cell, GRUCell, LSTMCell, delivered
 from rnn_scratch.layers import Layer, Mask, Recurrent
+from rnn_scratch.loop import MaskRule
 
 Array = NDArray[Any]
 where: Any = np.where
@@ -262,11 +263,10 @@ def looped(
 ) -> tuple[Any, States]:
     """`Recurrent`'s loop with another update(cell, x_t, *states), another choice of the states before a step, from all
     there were and the mask of the step before, or another rule for masked steps: (new, old, y, keep) -> states, y."""
-    shown = None if mask is None else layer.shown(mask)
-    if layer.go_backwards:
-        x, mask = x[:, ::-1], None if mask is None else mask[:, ::-1]
+    rule: MaskRule = layer.mask_rule(mask)
+    shown, x, mask = rule.shown, layer.processed(x), rule.keep
     update = update or (lambda own, x_t, *before: own.update(own.project(x_t), *before))
-    y, outputs, history = layer.before_first(states[0], np.zeros_like(states[0])), [], [states]
+    y, outputs, history = rule.before_first(states[0]), [], [states]
     with np.errstate(invalid="ignore"):
         for t in range(x.shape[1]):
             keep = None if mask is None else mask[:, t, None]
