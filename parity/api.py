@@ -16,6 +16,7 @@ from parity.given.case import check_shape, put
 from parity.given.settings import Settings
 from parity.golden import file as files
 from parity.recording import Recorded
+from parity.report import words
 from parity.report.data import CaseReport, Report
 from parity.terminal import printable
 
@@ -98,7 +99,7 @@ class ParityAssertionError(AssertionError):
 
     def __init__(self, report: Report) -> None:
         again = [f"again: {report.command}"] if report.command else []
-        super().__init__(printable("\n".join([str(report), *report.worst_lines, *again])))
+        super().__init__(printable("\n".join([str(report), *words.worst_lines(report), *again])))
         self.report = report
 
 

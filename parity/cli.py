@@ -424,7 +424,7 @@ def pages(options: dict[str, Any]) -> Iterator[Callable[[Any], None]]:
 
 def command(case: str | None = None) -> str:
     """The command line that this is; or that of one case of the grid, which writes no report."""
-    from parity.report.data import shell_line
+    from parity.report.provenance import shell_line
 
     words = ["parity", *sys.argv[1:]]
     return shell_line(words if case is None else [*without_reports(words), "--case", case])
@@ -449,7 +449,8 @@ def subject(model: str | None, options: dict[str, Any]) -> str:
 
 def failure(what: str, error: ParityError) -> Any:
     """The report on a question that could not be put."""
-    from parity.report.data import CaseReport, Report, environment
+    from parity.report.data import CaseReport, Report
+    from parity.report.provenance import environment
 
     case = CaseReport(what, "ERROR", notes=(str(error),))
     return Report((case,), environment=environment(), command=command())
@@ -458,7 +459,9 @@ def failure(what: str, error: ParityError) -> Any:
 def show(report: Any, verbose: bool) -> None:
     if verbose:
         show_tables(report)
-    say("\n".join([str(report), *report.worst_lines]))
+    from parity.report import words
+
+    say("\n".join([str(report), *words.worst_lines(report)]))
 
 
 def show_tables(report: Any) -> None:

@@ -23,7 +23,9 @@ from typing import Any
 from parity.errors import InputError, ParityError
 from parity.options import NAMED, check_mistake, checked, expect
 from parity.pool import Lost, shared
-from parity.report.data import CaseReport, Report, environment, merged, shell_line
+from parity.report.data import CaseReport, Report
+from parity.report.merging import merged
+from parity.report.provenance import environment, shell_line
 
 KEYS = ("name", "model", "candidate", "outputs", "inputs", "allow", *NAMED)
 FEW = 3

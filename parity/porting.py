@@ -13,7 +13,7 @@ from parity.candidates.weights import Weights
 from parity.errors import MissingExtraError
 from parity.ports import c as c_port
 from parity.ports import formats as ports
-from parity.report import data as reports
+from parity.report import provenance as reports
 from parity.report.data import Report
 from rnn_scratch.layers import Layer
 

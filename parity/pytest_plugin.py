@@ -30,7 +30,8 @@ class Run:
     def report(self) -> Any:
         from dataclasses import replace
 
-        from parity.report.data import merged, shell_line
+        from parity.report.merging import merged
+        from parity.report.provenance import shell_line
 
         made = [*self.made, *((name, problem("the test", why)) for name, why in self.crashed)]
         report = merged(made or [("this run", problem("pytest", "nothing was checked"))], self.early)
@@ -208,7 +209,8 @@ class AssertParity:
         from parity import api
         from parity.checking.asking import needs
         from parity.given.candidate import as_candidate
-        from parity.report.data import Report, environment
+        from parity.report.data import Report
+        from parity.report.provenance import environment
 
         takes = as_candidate(candidate).takes
         if "layer" in takes and (missing := sorted(needs(case) - takes)):
@@ -240,7 +242,7 @@ class AssertParity:
         """The line that repeats this test alone, from where pytest was started."""
         import os
 
-        from parity.report.data import shell_line
+        from parity.report.provenance import shell_line
 
         given = run_options(self.config)
         flags = [
@@ -265,7 +267,8 @@ def is_function(value: Any) -> bool:
 
 def problem(what: str, why: str) -> Any:
     """The report on what came to no verdict."""
-    from parity.report.data import CaseReport, Report, environment
+    from parity.report.data import CaseReport, Report
+    from parity.report.provenance import environment
 
     return Report((CaseReport(what, "ERROR", notes=(why,)),), environment=environment())
 

@@ -15,7 +15,7 @@ from parity.given.settings import check_seed
 from parity.golden import file as files
 from parity.judging.findings import Tolerance
 from parity.judging.judge import examine
-from parity.report import data as reports
+from parity.report import provenance as reports
 from parity.rounding.balls import ARITHMETIC
 from rnn_scratch.layers import Layer
 

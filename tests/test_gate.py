@@ -19,7 +19,8 @@ import parity
 from parity import cli, gate, options
 from parity.errors import InputError
 from parity.explaining.causes import Adequacy
-from parity.report.data import Blind, CaseReport, Cause, Report, merged
+from parity.report.data import Blind, CaseReport, Cause, Report
+from parity.report.merging import merged
 
 ROOT = Path(__file__).parent.parent
 PORT = r"""

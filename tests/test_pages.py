@@ -18,11 +18,12 @@ from helpers import forward, pair
 from parity import MissingExtraError, check, cli
 from parity.judging.findings import WORST, Tally
 from parity.judging.trace import PIECES, POINTS, Course
-from parity.report.data import Blind, CaseReport, Cause, Divergence, LayerReport, Report, Trace, merged
+from parity.report.data import Blind, CaseReport, Cause, Divergence, LayerReport, Report, Trace
 from parity.report.html import SHORT
+from parity.report.merging import merged
 from parity.report.pages import FORMATS, renderer
 from parity.report.picture import decades, picture, ticks
-from parity.report.text import MOST
+from parity.report.selection import MOST
 
 HOSTILE = "<script>alert(1)</script>|`x`&\x00\x1b[31m\u202e\ud800\ufffe\"'"
 

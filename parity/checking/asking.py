@@ -22,7 +22,7 @@ from parity.given.settings import Settings
 from parity.judging.findings import Finding, Tolerance
 from parity.judging.judge import Asker, examine, judge_answer, rejudge
 from parity.mistakes.catalogue import MISTAKES
-from parity.report import data as reports
+from parity.report import provenance
 from parity.report.data import CaseReport, Cause, Report
 from parity.rounding.balls import NARROWER
 from rnn_scratch import Sequential
@@ -222,7 +222,7 @@ class Survey:
         report = Report(
             tuple(results),
             tuple(self.not_asked()),
-            {**reports.environment(), **environment},
+            {**provenance.environment(), **environment},
             strict=self.settings.strict,
         )
         if any(case.verdict == "FAIL" for case in results):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from parity.candidates.functions import Answer
 from parity.cases.case import Case
 from parity.judging.trace import Course
-from parity.report.data import PROVING
+from parity.report.verdicts import PROVING
 
 Array = NDArray[Any]
 

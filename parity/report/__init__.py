@@ -1,1 +1,1 @@
-"""Reports: frozen data, and the forms in which it is read."""
+"""Reports: frozen data, what they say, and the forms in which they are read."""

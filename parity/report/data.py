@@ -1,30 +1,13 @@
-"""Reports: frozen data about Cases. Printing and JSON are functions of it."""
+"""Reports: frozen data about cases. What they say stands in `words`; the forms in which they are read, in `pages`."""
 
 import math
-import os
-import platform
-import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import numpy as np
-
-VERDICTS = ("ERROR", "FAIL", "INCONCLUSIVE", "PASS")
-"""Of several, the first of these is the verdict on all."""
-
-PROVING = frozenset({"stepwise", "stepped", "forward"})
-"""The methods whose FAIL and whose PASS are proved; see `parity.judging`."""
-
-ASSUMED = "for sums in any order, rounded to nearest in the layer's dtype, and activations within their allowance"
-"""What a proof is conditional on."""
-
-EXIT_STATUS = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 2, "ERROR": 2}
-SHOWN = 20
-MOST_WORST = 5
-"""Elements told of a report; each case has as many."""
+from parity.report import words
+from parity.report.verdicts import EXIT_STATUS, VERDICTS
 
 
 @dataclass(frozen=True)
@@ -40,17 +23,10 @@ class Divergence:
     ratio: float
 
     def __str__(self) -> str:
-        return f"first at {self.place}"
-
-    @property
-    def place(self) -> str:
-        return (
-            f"timestep {self.timestep}, batch {self.batch}, unit {self.unit}: got {self.got:.7g}, "
-            f"expected {self.expected:.7g} ± {self.radius:.1e} ({self.ratio:,.3g} radii)"
-        )
+        return f"first at {words.place(self)}"
 
     def to_dict(self) -> dict[str, Any]:
-        return {name: plain(value) for name, value in vars(self).items()}
+        return {name: _plain(value) for name, value in vars(self).items()}
 
 
 @dataclass(frozen=True)
@@ -80,18 +56,14 @@ class LayerReport:
     inputs_differed: bool = False
 
     def __str__(self) -> str:
-        worst = "" if self.worst is None else f"  {self.worst:.3g} radii"
-        method = f" ({', '.join(self.method)})" if self.method else ""
-        return f"{self.verdict:<12}  {self.name} ({self.kind}){worst}{method}" + (
-            "  its inputs already differed" if self.inputs_differed else ""
-        )
+        return words.layer_line(self)
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "name": self.name,
             "kind": self.kind,
             "verdict": self.verdict,
-            "worst": plain(self.worst),
+            "worst": _plain(self.worst),
             "method": list(self.method),
             "inputs_differed": self.inputs_differed,
         }
@@ -128,42 +100,34 @@ class CaseReport:
     command: str = ""
     trace: Trace | None = field(default=None, repr=False)
 
-    @property
-    def gist(self) -> str:
-        """In a few words, why it is no PASS."""
-        if self.first_divergence and self.verdict == "FAIL":
-            return f"first outside at timestep {self.first_divergence.timestep}"
-        return self.notes[0] if self.notes else ""
-
     def __str__(self) -> str:
-        line = f"{self.verdict}  {self.id}"
-        if self.first_divergence:
-            line += f"  {self.first_divergence}; {self.outside:,} of {self.count:,} elements outside"
-        elif self.verdict in ("PASS", "INCONCLUSIVE"):
-            line += f"  largest {self.worst:.3g} radii, {self.max_abs:.2g} absolute"
-        line += f" ({', '.join(self.method)})" if self.method else ""
-        layers = (f"      {layer}" for layer in self.layers)
-        return "\n".join([line, *layers, *(f"      {note}" for note in self.notes)])
+        return "\n".join(words.case_lines(self))
 
     def to_dict(self) -> dict[str, Any]:
-        first = self.first_divergence
-        keys = ("batch", "timestep", "unit", "expected", "got", "radius")
         return {
             "id": self.id,
             "verdict": self.verdict,
             "proved": self.proved,
             "method": list(self.method),
-            "worst": plain(self.worst),
-            "max_abs": plain(self.max_abs),
-            "rms": plain(self.rms),
-            "keras_worst": plain(self.keras_worst),
-            "first_divergence": first and {key: plain(getattr(first, key)) for key in keys},
+            "worst": _plain(self.worst),
+            "max_abs": _plain(self.max_abs),
+            "rms": _plain(self.rms),
+            "keras_worst": _plain(self.keras_worst),
+            "first_divergence": self._first(),
             "notes": list(self.notes),
             "layers": [layer.to_dict() for layer in self.layers],
             "worst_elements": [element.to_dict() for element in self.worst_elements],
             "explained": list(self.explained),
             "command": self.command,
         }
+
+    def _first(self) -> dict[str, Any] | None:
+        """The first divergence as schema 1 has it, without the ratio that the worst elements have."""
+        if self.first_divergence is None:
+            return None
+        found = self.first_divergence.to_dict()
+        del found["ratio"]
+        return found
 
 
 @dataclass(frozen=True)
@@ -185,15 +149,10 @@ class Cause:
     within: str = ""
 
     def __str__(self) -> str:
-        detail = f" ({self.detail})" if self.detail else ""
-        within = f" in {self.within}" if self.within else ""
-        return (
-            f"cause{within}: {self.id}: {self.what}{detail}. With that changed every element is within rounding "
-            f"(largest {self.largest:.2g} radii).\nfix: {self.fix}."
-        )
+        return "\n".join(words.cause_lines(self))
 
     def to_dict(self) -> dict[str, Any]:
-        return {**vars(self), "largest": plain(self.largest)}
+        return {**vars(self), "largest": _plain(self.largest)}
 
 
 @dataclass(frozen=True)
@@ -207,11 +166,6 @@ class Blind:
     same: bool = False
     detail: str = ""
     within: str = ""
-
-    @property
-    def hidden(self) -> str:
-        """By what, and where."""
-        return ", ".join(filter(None, (self.why, self.within and f"in {self.within}")))
 
     def to_dict(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -251,6 +205,16 @@ class Report:
         return "INCONCLUSIVE" if worst == "PASS" and self.strict and self.not_visible else worst
 
     @property
+    def settled(self) -> Iterator[CaseReport]:
+        """Its cases, with its verdict where `strict` made that another one than theirs."""
+        turned = self.strict and self.verdict == "INCONCLUSIVE"
+        for case in self.cases:
+            if turned and case.verdict == "PASS":
+                yield replace(case, verdict="INCONCLUSIVE", notes=(*case.notes, words.strict_note(self)))
+            else:
+                yield case
+
+    @property
     def not_visible(self) -> tuple[Blind, ...]:
         """The mistakes that this data could not show."""
         return tuple(blind for blind in self.blind if not blind.same)
@@ -276,12 +240,6 @@ class Report:
         return {"cases": len(self.cases), **{verdict: found[verdict] for verdict in reversed(VERDICTS)}}
 
     @property
-    def counted(self) -> str:
-        """The counts in words."""
-        counts = ", ".join(f"{number} {name}" for name, number in self.counts.items() if name != "cases" and number)
-        return f"{len(self.cases)} cases: {counts}{self._largest()}" if self.cases else "no case"
-
-    @property
     def exit_status(self) -> int:
         return EXIT_STATUS[self.verdict]
 
@@ -305,190 +263,15 @@ class Report:
         }
 
     def __str__(self) -> str:
-        return "\n".join([*self._case_lines(), *self._summary()])
+        from parity.report.text import to_text  # a page like the others: it stands above the data
 
-    def _case_lines(self) -> list[str]:
-        if len(self.cases) == 1:
-            return [str(replace(self.cases[0], verdict=next(settled(self)).verdict))]
-        bad = sorted(
-            (case for case in self.cases if case.verdict != "PASS"), key=lambda case: VERDICTS.index(case.verdict)
-        )
-        lines = [str(case) for case in bad[:SHOWN]]
-        return lines + ([f"... and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else [])
-
-    def _summary(self) -> list[str]:
-        lines = []
-        if len(self.cases) > 1:
-            lines.append(f"{self.verdict}  {self.counted}")
-        if self.marks:
-            lines.append(f"every FAIL, and no PASS, has one of: {', '.join(self.marks)}")
-        lines += self._explained()
-        lines += [self.proof] if self.proof else []
-        lines += [f"not asked: {'; '.join(self.not_asked)}"] if self.not_asked else []
-        return [*lines, ", ".join(f"{name} {value}" for name, value in self.environment.items())]
-
-    def _explained(self) -> list[str]:
-        """Of a FAIL its causes, of a PASS what would have passed too."""
-        lines = [*self.why]
-        if self.strict and self.not_visible:
-            lines.append("INCONCLUSIVE, because of --strict: a known mistake would not have shown")
-        for what, blind in (
-            ("not visible in this check", self.not_visible),
-            ("no difference with these weights", self.no_difference),
-        ):
-            reasons = dict.fromkeys(b.hidden for b in blind)
-            groups = [(", ".join(b.id for b in blind if b.hidden == reason), reason) for reason in reasons]
-            told = "; ".join(f"{ids} ({reason})" if reason else ids for ids, reason in groups)
-            lines += [f"{what}: {told}"] if blind else []
-        return lines
-
-    @property
-    def why(self) -> list[str]:
-        """What is known of a FAIL."""
-        lines = [line for cause in self.causes for line in str(cause).split("\n")]
-        apart = next((cause.apart for cause in self.causes if cause.apart), "")
-        lines += [f"these causes explain the same answers: {apart}"] if apart else []
-        return [*lines, *self.known, *([f"smallest case that fails: {self.smallest}"] if self.smallest else [])]
-
-    @property
-    def worst_lines(self) -> list[str]:
-        """The elements that are the farthest off, of all cases that fail."""
-        found = [(e, case) for case in self.cases if case.verdict == "FAIL" for e in case.worst_elements]
-        found.sort(key=lambda pair: -pair[0].ratio)
-        several = len(self.cases) > 1
-        return [f"worst: {e.place}" + (f" in {case.id}" if several else "") for e, case in found[:MOST_WORST]]
-
-    @property
-    def marks(self) -> list[str]:
-        """The parts of ids that tell the failing cases from the passing ones, if some do."""
-        parts = {
-            verdict: [set(case.id.rpartition(": ")[2].split("-")) for case in self.cases if case.verdict == verdict]
-            for verdict in VERDICTS
-        }
-        marks = set[str]().union(*parts["FAIL"]) - set[str]().union(*parts["PASS"])
-        telling = all(marks & case for case in parts["FAIL"]) and 2 * len(parts["PASS"]) >= len(parts["FAIL"])
-        return sorted(marks) if telling else []
-
-    @property
-    def proof(self) -> str:
-        """What the verdict rests on; nothing where nobody knows."""
-        if self.verdict not in ("PASS", "FAIL"):
-            return ""
-        decisive = [case for case in self.cases if case.verdict == self.verdict]
-        proved = sum(case.proved for case in decisive)
-        share = "" if len(decisive) == 1 else f" in {proved} of {len(decisive)} cases"
-        others = sorted({method for case in decisive if not case.proved for method in case.method} - PROVING)
-        rest = f"; evidence, not proof, in the others: {', '.join(others)}" if others and proved else ""
-        if not proved:
-            return "not proved" + (f": {', '.join(others)} evidence" if others else "")
-        return f"proved{share}, {ASSUMED}{rest}"
-
-    def _largest(self) -> str:
-        measured = [case for case in self.cases if case.worst is not None]
-        if not measured:
-            return ""
-        largest = max(measured, key=lambda case: case.worst or 0)
-        return f"; largest {largest.worst:.3g} radii in {largest.id}"
+        return to_text(self)
 
 
-def plain(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     """A number as JSON has it."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
-
-
-def environment() -> dict[str, str]:
-    """Versions of this package and of what the reference is computed with."""
-    try:
-        own = version("keras-parity")
-    except PackageNotFoundError:
-        own = "not installed"
-    return {"keras-parity": own, "python": platform.python_version(), "numpy": np.__version__}
-
-
-def shell_line(words: Sequence[str]) -> str:
-    """The words as a command line for a shell; with the backend, where the environment named it."""
-    backend = os.environ.get("KERAS_BACKEND")
-    named = [f"KERAS_BACKEND={shlex.quote(backend)}"] if backend else []
-    return " ".join([*named, shlex.join(words)])
-
-
-# --- several reports in one ---
-
-
-def merged(named: Iterable[tuple[str, Report]], incomplete: str = "") -> Report:
-    """Several reports in one: their cases, each under its report's name, and whatever they say, once, with whose it is.
-
-    incomplete: why some are missing, which makes it an ERROR. What `strict` made of a report goes to its cases.
-    """
-    reports = list(told_apart(named))
-    environment: dict[str, str] = {}
-    for _, report in reports:
-        environment |= report.environment
-    not_asked, asking = lines_of(reports, "not_asked"), sum(bool(report.not_asked) for _, report in reports)
-    known = (f"{several(names)}: {line}" for line, names in lines_of(reports, "known").items())
-    return Report(
-        tuple(own(name, report, case) for name, report in reports for case in settled(report)),
-        tuple(line if len(n) == asking else f"{line} (in {several(n)})" for line, n in not_asked.items()),
-        environment,
-        tuple(replace(cause, apart="") for cause in attributed(reports, "causes")),
-        (*([f"incomplete: {incomplete}"] if incomplete else []), *known),
-        tuple(attributed(reports, "blind")),
-        incomplete=incomplete,
-        smallest=next((f"{name}: {report.smallest}" for name, report in reports if report.smallest), ""),
-    )
-
-
-Named = Sequence[tuple[str, Report]]
-
-
-def told_apart(named: Iterable[tuple[str, Report]]) -> Iterator[tuple[str, Report]]:
-    """A number after each name that was there before: a test may check twice."""
-    seen = Counter[str]()
-    for name, report in named:
-        seen[name] += 1
-        yield (f"{name} ({seen[name]})" if seen[name] > 1 else name), report
-
-
-def own(name: str, report: Report, case: CaseReport) -> CaseReport:
-    explained = tuple(report.why) if case.verdict == "FAIL" else ()
-    return replace(case, id=f"{name}: {case.id}", explained=explained, command=case.command or report.command)
-
-
-def several(names: Sequence[str]) -> str:
-    rest = f" and {len(names) - 2} more" if len(names) > 3 else ""
-    return ", ".join(names[:2] if rest else names) + rest
-
-
-def lines_of(reports: Named, field: str) -> dict[str, list[str]]:
-    """What is said, and by whom."""
-    found: dict[str, list[str]] = {}
-    for name, report in reports:
-        for line in getattr(report, field):
-            found.setdefault(line, []).append(name)
-    return found
-
-
-def attributed(reports: Named, field: str) -> Iterator[Any]:
-    """The causes or blind spots, each once: as it is in the report where it is largest."""
-    groups: dict[tuple[Any, ...], list[tuple[str, Any]]] = {}
-    for name, report in reports:
-        for item in getattr(report, field):
-            key = item.id, item.detail, getattr(item, "why", ""), getattr(item, "same", False)
-            groups.setdefault(key, []).append((name, item))
-    for found in groups.values():
-        first = max((item for _, item in found), key=lambda item: getattr(item, "largest", 0.0))
-        whose = [f"{name} ({item.within})" if item.within else name for name, item in found]
-        yield replace(first, within=several(whose))
-
-
-def settled(report: Report) -> Iterator[CaseReport]:
-    """Its cases, with its verdict where `strict` made that another one than theirs."""
-    for case in report.cases:
-        if report.strict and report.verdict == "INCONCLUSIVE" and case.verdict == "PASS":
-            blind = ", ".join(found.id for found in report.not_visible)
-            note = f"strict: a known mistake would not have shown: {blind}"
-            yield replace(case, verdict="INCONCLUSIVE", notes=(*case.notes, note))
-        else:
-            yield case
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    if math.isnan(value):
+        return "NaN"
+    return "Infinity" if value > 0 else "-Infinity"

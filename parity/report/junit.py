@@ -3,6 +3,7 @@
 from junitparser import Error, Failure, JUnitXml, TestCase, TestSuite
 from junitparser.junitparser import FinalResult
 
+from parity.report import words
 from parity.report.data import CaseReport, Report
 from parity.terminal import one_line, printable
 
@@ -16,32 +17,35 @@ def to_junit(report: Report) -> str:
     if report.command:
         suite.add_property("command", printable(report.command))
     for case in report.cases:
-        suite.add_testcase(testcase(case.id, result(case, report)))
+        suite.add_testcase(_testcase(case.id, _result(case, report)))
     if report.verdict != "PASS" and all(case.verdict == "PASS" for case in report.cases):
-        whole = f"{report.verdict}  {report.counted}\n{report}"
-        suite.add_testcase(testcase("the report", problem(Error, report.verdict, whole)))
+        whole = f"{report.verdict}  {words.counted(report)}\n{report}"
+        suite.add_testcase(_testcase("the report", _problem(Error, report.verdict, whole)))
     xml = JUnitXml("parity")
     xml.add_testsuite(suite)
     text: bytes = xml.tostring()  # type: ignore[no-untyped-call]
     return text.decode() + "\n"
 
 
-def testcase(name: str, found: FinalResult | None) -> TestCase:
+def _testcase(name: str, found: FinalResult | None) -> TestCase:
     case = TestCase(one_line(name), "parity")
     if found is not None:
         case.result = [found]
     return case
 
 
-def result(case: CaseReport, report: Report) -> FinalResult | None:
+def _result(case: CaseReport, report: Report) -> FinalResult | None:
     if case.verdict == "PASS":
         return None
-    why = (case.explained or report.why) if case.verdict == "FAIL" else []
-    again = [f"again: {case.command}"] if case.command else []
-    return problem(Failure if case.verdict == "FAIL" else Error, case.verdict, "\n".join([str(case), *why, *again]))
+    lines = [str(case)]
+    if case.verdict == "FAIL":
+        lines += case.explained or words.why(report)
+    if case.command:
+        lines.append(f"again: {case.command}")
+    return _problem(Failure if case.verdict == "FAIL" else Error, case.verdict, "\n".join(lines))
 
 
-def problem(kind: type[FinalResult], verdict: str, text: str) -> FinalResult:
+def _problem(kind: type[FinalResult], verdict: str, text: str) -> FinalResult:
     found = kind(one_line(text.partition("\n")[0]), verdict)
     found.text = printable(text)
     return found

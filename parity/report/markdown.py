@@ -3,111 +3,147 @@
 import re
 from collections.abc import Iterable, Iterator
 
-from parity.report.data import Blind, CaseReport, Divergence, LayerReport, Report
-from parity.report.text import MOST, number, troubled
+from parity.report import words
+from parity.report.data import Blind, CaseReport, Cause, Divergence, LayerReport, Report
+from parity.report.selection import MOST, troubled
+from parity.report.words import number
 from parity.terminal import one_line, printable
+
+_DETAILED = 5
+"""Cases of which the layers, the worst elements and the command are told."""
+
+_CASES = "verdict", "case", "largest, radii", "first outside", "method"
+_LAYERS = "layer", "kind", "verdict", "largest, radii", ""
+_ELEMENTS = "timestep", "batch", "unit", "radii off", "got", "expected ± radius"
 
 
 def to_markdown(report: Report) -> str:
     """Verdict, counts, the cases that did not pass, causes and fixes, of some cases the layers and the worst elements,
     blind spots, and the command to repeat it."""
-    return "\n\n".join(filter(None, blocks(report))) + "\n"
+    blocks = (*_found(report), *_details(report), *_unseen(report), *_repeating(report))
+    return "\n\n".join(filter(None, blocks)) + "\n"
 
 
-def blocks(report: Report) -> Iterator[str]:
+def _found(report: Report) -> Iterator[str]:
     yield f"## {report.verdict}: parity with Keras"
-    yield prose(report.subject)
-    yield prose(report.counted) if len(report.cases) != 1 else only(report.cases[0])
-    yield cases(troubled(report))
-    yield f"Every FAIL, and no PASS, has one of: {prose(', '.join(report.marks))}" if report.marks else ""
-    for cause in report.causes:
-        yield "\n>\n".join(f"> {prose(line)}" for line in str(cause).split("\n"))
-    yield "\n".join(f"- {prose(line)}" for line in report.known)
-    yield f"Smallest case that fails: {prose(report.smallest)}" if report.smallest else ""
-    yield from details(report)
-    yield blind("Not visible in this check: these mistakes would have passed too", report.not_visible)
-    yield blind("No difference with these weights", report.no_difference)
-    yield f"Not asked: {prose('; '.join(report.not_asked))}" if report.not_asked else ""
-    yield prose(report.proof[:1].upper() + report.proof[1:])
-    yield f"Again:\n\n{fenced(report.command)}" if report.command else ""
-    yield prose(", ".join(f"{name} {value}" for name, value in report.environment.items()))
+    yield _prose(report.subject)
+    yield _only(report.cases[0]) if len(report.cases) == 1 else _prose(words.counted(report))
+    yield _cases(troubled(report))
+    if marks := words.marks(report):
+        yield f"Every FAIL, and no PASS, has one of: {_prose(', '.join(marks))}"
+    yield from map(_cause, report.causes)
+    yield _list(report.known)
+    if report.smallest:
+        yield f"Smallest case that fails: {_prose(report.smallest)}"
 
 
-def only(case: CaseReport) -> str:
-    return f"{code(case.id)}: largest {number(case.worst)} radii" if case.worst is not None else code(case.id)
+def _unseen(report: Report) -> Iterator[str]:
+    yield _blind("Not visible in this check: these mistakes would have passed too", report.not_visible)
+    yield _blind("No difference with these weights", report.no_difference)
+    if report.not_asked:
+        yield f"Not asked: {_prose('; '.join(report.not_asked))}"
 
 
-CASES = "verdict", "case", "largest, radii", "first outside", "method"
+def _repeating(report: Report) -> Iterator[str]:
+    proof = words.proof(report)
+    yield _prose(proof[:1].upper() + proof[1:])
+    if report.command:
+        yield f"Again:\n\n{_fenced(report.command)}"
+    yield _prose(", ".join(f"{name} {value}" for name, value in report.environment.items()))
 
 
-def cases(bad: list[CaseReport]) -> str:
-    return table(CASES, map(row, bad[:MOST])) + (f"\n\n… and {len(bad) - MOST} more" if len(bad) > MOST else "")
+# --- cases ---
 
 
-def row(case: CaseReport) -> tuple[str, ...]:
-    first = case.first_divergence.place if case.first_divergence else " ".join(case.notes[:1])
-    methods = prose(", ".join(case.method))
-    return case.verdict, code(case.id, in_table=True), number(case.worst), prose(first), methods
+def _only(case: CaseReport) -> str:
+    return _code(case.id) if case.worst is None else f"{_code(case.id)}: largest {number(case.worst)} radii"
 
 
-DETAILED = 5
-"""Cases of which the layers, the worst elements and the command are told."""
+def _cases(bad: list[CaseReport]) -> str:
+    more = f"\n\n… and {len(bad) - MOST} more" if len(bad) > MOST else ""
+    return _table(_CASES, map(_case_row, bad[:MOST])) + more
 
 
-def details(report: Report) -> Iterator[str]:
-    alone = len(report.cases) == 1
-    for case in report.cases if alone else troubled(report)[:DETAILED]:
-        found = [table(LAYERS, map(layer_row, case.layers)), table(ELEMENTS, map(element_row, case.worst_elements))]
-        if not alone and case.explained:
-            found.append("\n".join(f"- {prose(line)}" for line in case.explained))
-        if not alone and case.command:
-            found.append(fenced(case.command))
-        if any(found) and not alone:
-            yield f"### {code(case.id)}"
-        yield from found
+def _case_row(case: CaseReport) -> tuple[str, ...]:
+    first = words.place(case.first_divergence) if case.first_divergence else " ".join(case.notes[:1])
+    methods = _prose(", ".join(case.method))
+    return case.verdict, _code(case.id, in_table=True), number(case.worst), _prose(first), methods
 
 
-LAYERS = "layer", "kind", "verdict", "largest, radii", ""
-ELEMENTS = "timestep", "batch", "unit", "radii off", "got", "expected ± radius"
+def _details(report: Report) -> Iterator[str]:
+    if len(report.cases) == 1:
+        yield from _tables(report.cases[0])
+        return
+    for case in troubled(report)[:_DETAILED]:
+        told = [*_tables(case), _list(case.explained), _fenced(case.command) if case.command else ""]
+        if any(told):
+            yield f"### {_code(case.id)}"
+        yield from told
 
 
-def layer_row(layer: LayerReport) -> tuple[str, ...]:
-    told = "its inputs already differed" if layer.inputs_differed else ""
-    return code(layer.name, in_table=True), prose(layer.kind), layer.verdict, number(layer.worst), told
+def _tables(case: CaseReport) -> Iterator[str]:
+    yield _table(_LAYERS, map(_layer_row, case.layers))
+    yield _table(_ELEMENTS, map(_element_row, case.worst_elements))
 
 
-def element_row(e: Divergence) -> tuple[str, ...]:
+def _layer_row(layer: LayerReport) -> tuple[str, ...]:
+    told = words.INPUTS_DIFFERED if layer.inputs_differed else ""
+    return _code(layer.name, in_table=True), _prose(layer.kind), layer.verdict, number(layer.worst), told
+
+
+def _element_row(e: Divergence) -> tuple[str, ...]:
     place = str(e.timestep), str(e.batch), str(e.unit)
     return *place, number(e.ratio), f"{e.got:.7g}", f"{e.expected:.7g} ± {e.radius:.1e}"
 
 
-def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+# --- mistakes ---
+
+
+def _cause(cause: Cause) -> str:
+    return "\n>\n".join(f"> {_prose(line)}" for line in words.cause_lines(cause))
+
+
+def _blind(what: str, found: tuple[Blind, ...]) -> str:
+    return "\n".join([f"{what}:\n", *map(_blind_line, found)]) if found else ""
+
+
+def _blind_line(blind: Blind) -> str:
+    hidden = words.hidden(blind)
+    return f"- {_code(blind.id)}: {_prose(blind.what)}" + (f" ({_prose(hidden)})" if hidden else "")
+
+
+# --- Markdown itself ---
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """Nothing where there is no row."""
     lines = [f"| {' | '.join(cells)} |" for cells in (head, ("---",) * len(head), *rows)]
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
-def blind(what: str, found: tuple[Blind, ...]) -> str:
-    lines = (f"- {code(b.id)}: {prose(b.what)}{f' ({prose(b.hidden)})' if b.hidden else ''}" for b in found)
-    return "\n".join([f"{what}:\n", *lines]) if found else ""
+def _list(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {_prose(line)}" for line in lines)
 
 
-def prose(text: str) -> str:
+def _prose(text: str) -> str:
     r"""In one line, with a \ before whatever Markdown, HTML or a table would take for its own."""
     return re.sub(r"([\\`*_<>\[\]|~$&!#@])", r"\\\1", one_line(text))
 
 
-def code(text: str, in_table: bool = False) -> str:
+def _code(text: str, in_table: bool = False) -> str:
     text = one_line(text)
-    text = text.replace("|", r"\|") if in_table else text
-    fence = "`" * (1 + longest_run(text))
+    if in_table:
+        text = text.replace("|", r"\|")
+    fence = "`" * (1 + _longest_run(text))
+    # next to the fence a backtick of the text's own would be taken for one of it
     return f"{fence} {text} {fence}" if "`" in text else f"{fence}{text}{fence}"
 
 
-def fenced(text: str) -> str:
-    fence = "`" * max(3, 1 + longest_run(text))
+def _fenced(text: str) -> str:
+    fence = "`" * max(3, 1 + _longest_run(text))
     return f"{fence}sh\n{printable(text)}\n{fence}"
 
 
-def longest_run(text: str) -> int:
+def _longest_run(text: str) -> int:
     """Of backticks."""
     return max(map(len, re.findall("`+", text)), default=0)

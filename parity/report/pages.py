@@ -1,22 +1,44 @@
-"""Pages: a Report for those who were not at the terminal. Each is a function from a Report to a text."""
+"""Pages: a report for those who were not at the terminal.
 
+A format is a row of the table here and a module of this folder, in which a function makes a text of a Report. The
+command line, the pytest plugin and the gate read the table. Imported at the start of every pytest run, so it imports
+next to nothing.
+"""
+
+import contextlib
 import importlib
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from parity.errors import MissingExtraError
-from parity.report.data import Report
 
-_HOMES = {"json": "parity.report.pages", "markdown": "parity.report.markdown", "junit": "parity.report.junit"}
-_HOMES |= {"html": "parity.report.html"}
-
-FORMATS = tuple(_HOMES)
+if TYPE_CHECKING:
+    from parity.report.data import Report
 
 
-def renderer(form: str) -> Callable[[Report], str]:
+@dataclass(frozen=True)
+class Format:
+    """name: of the option and of the module here, in which `to_<name>` is. suffix: of its files. help: the option's."""
+
+    name: str
+    suffix: str
+    help: str
+
+
+_TABLE = (
+    Format("json", ".json", "Write the report there as JSON."),
+    Format("html", ".html", "... as a page, one file, with pictures."),
+    Format("junit", ".xml", "... as JUnit's XML, for a CI."),
+    Format("markdown", ".md", "... as Markdown, for the summary of a CI job."),
+)
+FORMATS = {form.name: form for form in _TABLE}
+
+
+def renderer(form: str) -> Callable[["Report"], str]:
     """`to_json`, `to_html` and so on. MissingExtraError where the library that it needs is not installed."""
     try:
-        module = importlib.import_module(_HOMES[form])
+        module = importlib.import_module(f"parity.report.{form}")
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f"--{form}: expected {error.name} to be installed: pip install 'keras-parity[report]'"
@@ -25,6 +47,11 @@ def renderer(form: str) -> Callable[[Report], str]:
     return found
 
 
-def to_json(report: Report) -> str:
-    """`Report.to_dict` in strict JSON."""
-    return json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n"
+@contextlib.contextmanager
+def opened(form: str, path: str, option: str) -> Iterator[Callable[["Report"], None]]:
+    """A function that writes a report there. What would keep it from that is found out here, before the work."""
+    from parity.disk import writing
+
+    render = renderer(form)
+    with writing(path, option) as write:
+        yield lambda report: write(render(report).encode())
