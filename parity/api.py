@@ -154,7 +154,7 @@ def file_report(asked: Candidate, golden: files.Golden, survey: Survey) -> Repor
         raise CandidateError(f"candidate: the file's first case has {name}; expected a candidate that takes it")
     steps = asked.fixed[1]
     if steps not in (None, first.timesteps):
-        shape = ",".join(map(str, (steps, *first.x.shape[2:])))
+        shape = ",".join(map(str, (steps, *first.features)))
         raise CandidateError(
             f"candidate: it was built for {steps} timesteps; the file's first case has {first.timesteps}: record one "
             f"with --input-shape {shape}"

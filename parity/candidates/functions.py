@@ -158,7 +158,7 @@ class Function:
         sequences: dict[str, Array] = {}
         if isinstance(result, Mapping):
             layers, sequences, result = by_layer(case, result)
-        several = isinstance(result, tuple) or (isinstance(result, list) and len(case.layer.output_shapes(x.shape)) > 1)
+        several = isinstance(result, tuple) or (isinstance(result, list) and len(case.output_shapes) > 1)
         arrays = tuple(as_output(output) for output in (result if several else (result,)))
         changed = ["x"] if not same(x, case.x) else []
         changed += [name for name in given if not same(given[name], before[name])]
@@ -183,10 +183,9 @@ def by_layer(case: Case, result: Mapping[Any, Any]) -> tuple[dict[str, Array], d
         raise CandidateError(f"candidate: {', '.join(unknown)}: no such layer; the model has {', '.join(parts)}")
     if last not in result:
         raise CandidateError(f"candidate: expected the output among its outputs by layer, as {last!r}")
-    layers, sequences, shape = {}, {}, case.x.shape
-    for name, part in parts.items():
-        whole = part.with_sequences().output_shapes(shape)[0]
-        shape = part.output_shapes(shape)[0]
+    single = [(layer.name, layer, case.sequence_shape, case.output_shapes[0])]
+    layers, sequences = {}, {}
+    for name, part, whole, shape in case.part_shapes() if isinstance(layer, Sequential) else single:
         if name not in result or (name == last and isinstance(result[name], tuple)):
             continue
         layers[name] = as_output(result[name])

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from parity.candidates.functions import Answer, Array
 from parity.cases.case import Case
@@ -108,11 +107,8 @@ def feeds(case: Case, slots: Sequence[Slot], roles: Mapping[str, str]) -> dict[s
 
 
 def arrays_of(case: Case) -> dict[str, Array]:
-    mask: NDArray[np.bool_] = np.ones(case.x.shape[:2], bool) if case.mask is None else case.mask
-    states = case.initial_state or tuple(
-        np.zeros((case.batch, units), case.layer.dtype) for units in case.layer.state_units
-    )
-    return {"x": case.x, "mask": mask} | {f"state{n}": state for n, state in enumerate(states)}
+    """All that a graph or program may take, what a case does not have filled in: x, mask, state0, state1, ..."""
+    return {**case.inputs, "mask": case.every_mask} | {f"state{n}": state for n, state in enumerate(case.start)}
 
 
 def listed(slots: Sequence[Slot]) -> str:
@@ -125,7 +121,7 @@ def listed(slots: Sequence[Slot]) -> str:
 def answer(case: Case, arrays: Mapping[str, Array]) -> Answer:
     """The outputs of a graph as an Answer: which is the output, which the states, which that of a layer before."""
     layer = case.layer
-    expected = layer.output_shapes(case.x.shape)
+    expected = case.output_shapes
     if isinstance(layer, Sequential) and len(arrays) > 1 and set(arrays) <= set(layer.parts):
         *before, last = (name for name in layer.parts if name in arrays)
         if last == list(layer.parts)[-1]:
@@ -153,7 +149,7 @@ def answer(case: Case, arrays: Mapping[str, Array]) -> Answer:
 def result_names(case: Case) -> list[tuple[str, ...]]:
     """What each result may be called: y, then the states, by their letters or as forward_h."""
     layer = case.layer
-    results, states = len(layer.output_shapes(case.x.shape)), layer.state_names
+    results, states = len(case.output_shapes), layer.state_names
     called = [(name.replace(".", "_"), name.rpartition(".")[2]) for name in states] if results > len(states) else []
     return [("y",), *[("y_back",)] * (results - len(called) - 1), *called]
 

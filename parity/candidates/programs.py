@@ -204,7 +204,7 @@ def write_question(case: Case, paths: dict[str, str]) -> None:
 
 
 def most_written(case: Case) -> int:
-    shapes = case.layer.output_shapes(case.x.shape)
+    shapes = case.output_shapes
     return MOST_WRITTEN + 4 * 8 * sum(int(np.prod(shape)) for shape in shapes)
 
 

@@ -45,7 +45,7 @@ class Weights:
         with np.errstate(all="ignore"):
             if isinstance(layer, Sequential):
                 return outputs_of(layer, case)
-            y = layer(case.x, mask=case.mask, initial_state=case.initial_state)
+            y = case.put_to(layer)
         return Answer(tuple(map(as_output, y)) if isinstance(y, tuple) else (as_output(y),))
 
     def converse(self, case: Case) -> list[Answer]:

@@ -40,51 +40,155 @@ class View:
 class Case:
     """One question: what does this layer make of these inputs?
 
-    layer: rnn_scratch's, whose weights and settings are the ones meant. x: (batch, timesteps, input_dim) in the layer's
-    dtype, or token ids (batch, timesteps). mask: (batch, timesteps) or None. initial_state: a tuple of (batch, units)
-    for each state, or None for zeros.
+    layer: rnn_scratch's, whose weights and settings are the ones meant. inputs: by name, each (batch, timesteps,
+    input_dim) in the layer's dtype, or token ids (batch, timesteps); one array by itself is the input `x`.
+    mask: (batch, timesteps) or None. initial_state: a tuple of (batch, units) for each state, or None for zeros.
     calls: into how many calls, one after another, the timesteps are divided (a stateful layer keeps its state between).
     rows: what each batch row is meant to show, for a probe. view: how the results are looked at, if not as they are.
     """
 
     id: str
     layer: Layer
-    x: Array
+    inputs: Mapping[str, Array]
     mask: Mask | None = None
     initial_state: tuple[Array, ...] | None = None
     calls: int = 1
     rows: Sequence[str] = ()
     view: View | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.inputs, Mapping):
+            object.__setattr__(self, "inputs", {"x": self.inputs})
+
+    # --- what it is ---
+
+    @property
+    def x(self) -> Array:
+        """The only input."""
+        (x,) = self.inputs.values()
+        return x
+
+    @property
+    def _any(self) -> Array:
+        """One of the inputs, for what all of them have in common."""
+        return next(iter(self.inputs.values()))
+
     @property
     def batch(self) -> int:
-        return len(self.x)
+        return len(self._any)
 
     @property
     def timesteps(self) -> int:
-        return int(self.x.shape[1])
+        return int(self._any.shape[1])
 
-    def steps(self, start: int, stop: int, states: tuple[Array, ...] | None) -> "Case":
-        """A case of some of the steps, counted in the order of processing, from those states."""
-        kept = slice(start, stop)
-        if getattr(self.layer, "go_backwards", False):
-            kept = slice(self.timesteps - stop, self.timesteps - start)
-        mask = None if self.mask is None else self.mask[:, kept]
-        return replace(self, x=self.x[:, kept], mask=mask, initial_state=states)
+    @property
+    def features(self) -> tuple[int, ...]:
+        """The axes of the input after batch and timesteps; none of token ids."""
+        return self.x.shape[2:]
+
+    @property
+    def size(self) -> int:
+        """Of all inputs together."""
+        return sum(x.size for x in self.inputs.values())
+
+    @property
+    def tokens(self) -> bool:
+        """Whether there are only token ids, which are not rounded."""
+        return all(x.dtype.kind in "iu" for x in self.inputs.values())
+
+    @property
+    def numpy_floats(self) -> bool:
+        """Whether all inputs are floats that NumPy itself knows: bfloat16 is of the kind V."""
+        return all(x.dtype.kind == "f" for x in self.inputs.values())
+
+    @property
+    def zero(self) -> bool:
+        return not any(x.any() for x in self.inputs.values())
+
+    @property
+    def backwards(self) -> bool:
+        return bool(getattr(self.layer, "go_backwards", False))
+
+    @property
+    def start(self) -> tuple[Array, ...]:
+        """The states from which the layer starts, zeros where none are given."""
+        return self.layer.initial_states(self.batch, self.initial_state)
+
+    @property
+    def every_mask(self) -> Mask:
+        """The mask; all true where there is none."""
+        return np.ones((self.batch, self.timesteps), bool) if self.mask is None else self.mask
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """All that is given, by name: the inputs, `mask`, `initial_state/0`, ..."""
+        mask = {} if self.mask is None else {"mask": self.mask}
+        states = {f"initial_state/{n}": state for n, state in enumerate(self.initial_state or ())}
+        return {**self.inputs, **mask, **states}
+
+    # --- what is to come of it ---
+
+    @property
+    def output_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of the outputs, and of the states where the layer returns them."""
+        return tuple(self.layer.output_shapes(self.x.shape))
+
+    @property
+    def sequence_shape(self) -> tuple[int, ...]:
+        """Of the outputs of every step, returned or not."""
+        return self.layer.with_sequences().output_shapes(self.x.shape)[0]
+
+    def part_shapes(self) -> Iterator[tuple[str, Layer, tuple[int, ...], tuple[int, ...]]]:
+        """Each part's name, itself, and the shapes of its outputs at every step and as it returns them. In a model a
+        part takes what the one before puts out; in any other layer all take the inputs."""
+        shape: tuple[int, ...] = self.x.shape
+        for name, part in self.layer.parts.items():
+            own = part.output_shapes(shape)[0]
+            yield name, part, part.with_sequences().output_shapes(shape)[0], own
+            shape = own if isinstance(self.layer, Sequential) else shape
+
+    def put_to(self, layer: Layer) -> Any:
+        """What a layer of rnn_scratch answers."""
+        return layer(self.x, mask=self.mask, initial_state=self.initial_state)
+
+    # --- the same question on other inputs ---
+
+    def on(self, inputs: Array | Mapping[str, Array], **changes: Any) -> "Case":
+        named = inputs if isinstance(inputs, Mapping) else {"x": inputs}
+        return replace(self, inputs=named, **changes)
+
+    def mapped(self, change: Callable[[Array], Array], **changes: Any) -> "Case":
+        """With every input changed."""
+        return self.on({name: change(x) for name, x in self.inputs.items()}, **changes)
+
+    def cast(self, dtype: Any, **changes: Any) -> "Case":
+        """Inputs and states in that dtype; token ids stay."""
+        states = None if self.initial_state is None else tuple(state.astype(dtype) for state in self.initial_state)
+        return self.mapped(lambda x: x if x.dtype.kind in "iu" else x.astype(dtype), initial_state=states, **changes)
+
+    def features_at(self, kept: NDArray[np.intp], **changes: Any) -> "Case":
+        """Those features of the inputs, in that order."""
+        return self.mapped(lambda x: np.ascontiguousarray(x[..., kept]), **changes)
+
+    def units_at(self, kept: NDArray[np.intp], **changes: Any) -> "Case":
+        """Those units of the initial state, in that order."""
+        states = None if self.initial_state is None else tuple(state[:, kept] for state in self.initial_state)
+        return replace(self, initial_state=states, **changes)
 
     def rows_at(self, rows: NDArray[np.intp]) -> "Case":
         """The case of those batch rows."""
         mask = None if self.mask is None else self.mask[rows]
         states = None if self.initial_state is None else tuple(state[rows] for state in self.initial_state)
         named = tuple(self.rows[n] for n in rows) if self.rows else ()
-        return replace(self, x=self.x[rows], mask=mask, initial_state=states, rows=named)
+        return self.mapped(lambda x: x[rows], mask=mask, initial_state=states, rows=named)
 
-    def padded(self, steps: int) -> "Case":
-        """The case with inputs of zeros after its own, in the order of processing, up to so many steps."""
-        width = [(0, 0), (0, steps - self.timesteps), *[(0, 0)] * (self.x.ndim - 2)]
-        if getattr(self.layer, "go_backwards", False):
-            width[1] = width[1][::-1]
-        return replace(self, x=np.pad(self.x, width))
+    # --- along the timesteps ---
+
+    def steps(self, start: int, stop: int, states: tuple[Array, ...] | None) -> "Case":
+        """A case of some of the steps, counted in the order of processing, from those states."""
+        if self.backwards:
+            start, stop = self.timesteps - stop, self.timesteps - start
+        return self._cut(slice(start, stop), initial_state=states)
 
     def first(self, steps: int) -> "Case":
         """The case cut to the first steps that are processed."""
@@ -93,15 +197,32 @@ class Case:
     def call(self, number: int) -> "Case":
         """One of the calls, as a case of its own."""
         steps = self.timesteps // self.calls
-        part = slice(number * steps, (number + 1) * steps)
-        mask = None if self.mask is None else self.mask[:, part]
-        return replace(self, x=self.x[:, part], mask=mask, calls=1)
+        return self._cut(slice(number * steps, (number + 1) * steps), calls=1)
+
+    def twice(self, **changes: Any) -> "Case":
+        """Two calls with the same inputs, one after another."""
+        mask = None if self.mask is None else np.concatenate([self.mask, self.mask], axis=1)
+        return self.mapped(lambda x: np.concatenate([x, x], axis=1), mask=mask, calls=2, **changes)
+
+    def padded(self, steps: int) -> "Case":
+        """The case with inputs of zeros after its own, in the order of processing, up to so many steps."""
+        more = steps - self.timesteps
+        along = (more, 0) if self.backwards else (0, more)
+        return self.mapped(lambda x: np.pad(x, [(0, 0), along, *[(0, 0)] * (x.ndim - 2)]))
 
     def processed(self) -> tuple[Array, Mask | None]:
         """x and mask in the order of processing."""
-        if not getattr(self.layer, "go_backwards", False):
+        if not self.backwards:
             return self.x, self.mask
         return self.x[:, ::-1], None if self.mask is None else self.mask[:, ::-1]
+
+    def at(self, step: int) -> Array:
+        """x at one timestep."""
+        return np.asarray(self.x[:, step])
+
+    def _cut(self, kept: slice, **changes: Any) -> "Case":
+        mask = None if self.mask is None else self.mask[:, kept]
+        return self.mapped(lambda x: x[:, kept], mask=mask, **changes)
 
 
 def generator(seed: int, name: str) -> np.random.Generator:
@@ -283,7 +404,7 @@ def _build(spec: dict[str, Any], seed: int) -> Case:
     mask = make_mask(rng, spec["mask"], batch, timesteps) if "mask" in spec else None
     if mask is not None and spec["mask"] == "mixed":
         x[~mask] = np.nan  # what stands at a masked step is nobody's business
-    return Case(name, layer, x, mask, states)
+    return Case(name, layer, {"x": x}, mask, states)
 
 
 def _sizes(spec: Mapping[str, Any]) -> tuple[int, int, int, int]:
@@ -311,7 +432,7 @@ def _build_wrapped(spec: dict[str, Any], name: str, rng: np.random.Generator) ->
     x = draw_inputs(layer, rng, (batch, timesteps, *([] if spec.get("tokens") else [input_dim])))
     mask = make_mask(rng, spec["mask"], batch, timesteps) if "mask" in spec else None
     states = tuple(rng.uniform(-1, 1, (batch, n)).astype("f") for n in layer.state_units) if spec.get("state") else None
-    return Case(name, layer, x, mask, states)
+    return Case(name, layer, {"x": x}, mask, states)
 
 
 def _blank(kind: type[Cell], units: int, input_dim: int, **settings: Any) -> Recurrent:
@@ -469,9 +590,9 @@ def companions(case: Case, takes: frozenset[str], seed: int) -> Iterator[Case]:
     layer, dtype = case.layer, case.layer.dtype
 
     def drawn(name: str, batch: int, timesteps: int, mask: Mask | None = None, state: bool = False) -> Case:
-        x = draw_inputs(layer, rng, (batch, timesteps, *case.x.shape[2:]), case.x)
+        x = inputs_like(case, rng, batch, timesteps)
         states = tuple(rng.uniform(-1, 1, (batch, units)).astype(dtype) for units in layer.state_units)
-        return replace(case, id=f"{case.id} / {name}", x=x, mask=mask, initial_state=states if state else None)
+        return case.on(x, id=f"{case.id} / {name}", mask=mask, initial_state=states if state else None)
 
     yield from (
         drawn(f"{t} timestep{'s' if t > 1 else ''}, batch {batch}", batch, t) for t, batch in ((1, 3), (2, 1), (3, 2))
@@ -498,9 +619,13 @@ def companions(case: Case, takes: frozenset[str], seed: int) -> Iterator[Case]:
 
 def two_calls(case: Case, seed: int) -> Case:
     """Of a stateful layer: what it keeps between two calls."""
-    x = draw_inputs(case.layer, generator(seed, f"{case.id} calls"), (case.batch, 4, *case.x.shape[2:]), case.x)
-    name = f"{case.id} / 2 calls, the state kept"
-    return replace(case, id=name, x=x, mask=None, initial_state=None, calls=2)
+    x = inputs_like(case, generator(seed, f"{case.id} calls"), case.batch, 4)
+    return case.on(x, id=f"{case.id} / 2 calls, the state kept", mask=None, initial_state=None, calls=2)
+
+
+def inputs_like(case: Case, rng: np.random.Generator, batch: int, timesteps: int) -> Array:
+    """Other inputs of a case, of the same size and features."""
+    return draw_inputs(case.layer, rng, (batch, timesteps, *case.features), case.x)
 
 
 def draw_inputs(layer: Layer, rng: np.random.Generator, shape: tuple[int, ...], like: Array | None = None) -> Array:
@@ -554,9 +679,8 @@ def probes(case: Case, takes: frozenset[str], seed: int) -> Iterator[Case]:
     first = next(leading(case.layer), case.layer)
     if isinstance(first, Embedding):
         ids = np.arange(min(len(first.E), MOST_ROWS), dtype=np.int32)[:, None]
-        yield replace(
-            case, id=f"{case.id} / every token", x=ids, mask=None, rows=tuple(f"token {n}" for n in ids[:, 0])
-        )
+        rows = tuple(f"token {n}" for n in ids[:, 0])
+        yield case.on(ids, id=f"{case.id} / every token", mask=None, rows=rows)
     if not isinstance(case.layer, Recurrent):
         return
     yield unit_inputs(case)
@@ -576,9 +700,8 @@ def unit_inputs(case: Case) -> Case:
     x, features = _units_of(cell_of(case).Wx)
     rows = tuple(f"the input is {x[i, j]:g} at feature {j}" for i, j in enumerate(features))
     x = np.concatenate([x, np.zeros_like(x[:1])])  # the bias alone
-    return replace(
-        case, id=f"{case.id} / unit inputs", x=x[:, None], mask=None, initial_state=None, rows=(*rows, "the input is 0")
-    )
+    rows = (*rows, "the input is 0")
+    return case.on(x[:, None], id=f"{case.id} / unit inputs", mask=None, initial_state=None, rows=rows)
 
 
 def unit_states(case: Case) -> Case:
@@ -587,7 +710,7 @@ def unit_states(case: Case) -> Case:
     rows = tuple(f"the initial state is {h[i, j]:g} at unit {j}" for i, j in enumerate(units))
     x = np.zeros((len(h), 1, cell.input_dim), cell.dtype)
     states = (h, *_carried(cell, len(h)))
-    return replace(case, id=f"{case.id} / unit states", x=x, mask=None, initial_state=states, rows=rows)
+    return case.on(x, id=f"{case.id} / unit states", mask=None, initial_state=states, rows=rows)
 
 
 def unit_inputs_and_states(case: Case) -> Case:
@@ -600,7 +723,7 @@ def unit_inputs_and_states(case: Case) -> Case:
     )
     states = (h[j], *_carried(cell, len(number)))
     name = f"{case.id} / unit inputs and states"
-    return replace(case, id=name, x=x[i][:, None], mask=None, initial_state=states, rows=rows)
+    return case.on(x[i][:, None], id=name, mask=None, initial_state=states, rows=rows)
 
 
 def _carried(cell: Cell, batch: int) -> list[Array]:
@@ -636,7 +759,7 @@ def lattices(case: Case, takes_state: bool, seed: int) -> Iterator[Case]:
     x = _lattice(rng, (4, 1, cell.input_dim), 2).astype(cell.dtype)
     states = tuple(_lattice(rng, (4, cell.units), 2).astype(cell.dtype) for _ in cell.states)
     layer = with_weights(case.layer, weights)
-    yield replace(case, id=f"{case.id} / lattice", layer=layer, x=x, mask=None, initial_state=states)
+    yield case.on(x, id=f"{case.id} / lattice", layer=layer, mask=None, initial_state=states)
 
 
 def two_step_lattices(case: Case, rng: np.random.Generator, bits: int) -> Iterator[Case]:
@@ -654,7 +777,7 @@ def two_step_lattices(case: Case, rng: np.random.Generator, bits: int) -> Iterat
                 Wx[gate * units + group, feature] = rng.choice([-0.75, -0.5, 0.5, 0.75], len(group))
         layer = with_weights(case.layer, {"Wx": Wx, "Wh": Wh, "b": np.zeros(cell.b.shape)})
         name = f"{case.id} / two-step lattice from unit {start * width}"
-        yield replace(case, id=name, layer=layer, x=x, mask=None, initial_state=None)
+        yield case.on(x, id=name, layer=layer, mask=None, initial_state=None)
 
 
 def _lattice(rng: np.random.Generator, shape: Sequence[int], bits: int) -> Array:

@@ -65,9 +65,7 @@ class Survey:
             layer = adapter.to_keras(case.layer, batch_size=case.batch if case.layer.stateful else None)
             own = adapter.from_keras(layer)  # with the precision and the rules for masks of the backend in use
             own.reset_state()
-            states = None if case.initial_state is None else tuple(s.astype(own.dtype) for s in case.initial_state)
-            x = case.x.astype(own.dtype) if case.x.dtype.kind != "i" else case.x
-            here = replace(case, layer=own, x=x, initial_state=states)
+            here = case.cast(own.dtype, layer=own)
             report = self.ask(adapter.Oracle(layer, own), here, thorough=False)
             return replace(report, notes=(*adapter.notes_on(layer), *report.notes))
         except (CandidateError, OracleError) as error:
@@ -261,7 +259,7 @@ class Survey:
         failed = [f for _, f in self.found if f.verdict == "FAIL" and f.case.calls == 1]
         if not failed:
             return None
-        case = min(failed, key=lambda f: f.case.x.size * f.case.layer.units).case
+        case = min(failed, key=lambda f: f.case.size * f.case.layer.units).case
         return shrink(self.candidate, case, self.settings.tolerance) if self.candidate.callable else failed[0].case
 
     def case_by_case(self, findings: Sequence[Finding]) -> tuple[Cause, ...]:
@@ -271,7 +269,7 @@ class Survey:
         for report, finding in self.found:
             if report.verdict == "FAIL" and finding.case.layer.kind == findings[0].case.layer.kind:
                 groups.setdefault(report.id, []).append(finding)
-        cases = sorted(groups.values(), key=lambda several: several[0].case.x.size * several[0].case.layer.units)
+        cases = sorted(groups.values(), key=lambda several: several[0].case.size * several[0].case.layer.units)
         if len(cases) < 2:
             return ()
         deadline, looked, found = time.monotonic() + CASE_BY_CASE, 0, dict[str, list[Cause]]()
@@ -323,7 +321,7 @@ class Survey:
         if not self.candidate.callable:
             yield "any inputs but these, and a second call"
             partial = isinstance(self.candidate, Outputs) and self.candidate.single
-            if partial and any(len(case.layer.output_shapes(case.x.shape)) > 1 for case in self.asked):
+            if partial and any(len(case.output_shapes) > 1 for case in self.asked):
                 yield "the final state, which was not among the outputs"
         model = any(isinstance(case.layer, Sequential) for case in self.asked)  # masks by its inputs, states from zeros
         for what, name, told in (
@@ -342,9 +340,7 @@ class Survey:
 
 def again(case: Case) -> Case:
     """The case once more: two calls with the same arguments, of which the second is to be as the first."""
-    mask = None if case.mask is None else np.concatenate([case.mask, case.mask], axis=1)
-    x, layer = np.concatenate([case.x, case.x], axis=1), state_kept(case.layer, False)
-    return replace(case, id=f"{case.id} / asked again", x=x, mask=mask, layer=layer, calls=2)
+    return case.twice(id=f"{case.id} / asked again", layer=state_kept(case.layer, False))
 
 
 def distance(first: Sequence[Any], second: Sequence[Any]) -> float:

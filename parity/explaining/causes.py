@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from parity.candidates.functions import Answer
-from parity.cases.case import Case, draw_inputs, generator, typical
+from parity.cases.case import Case, generator, inputs_like, typical
 from parity.judging.findings import Finding, Tolerance
 from parity.judging.judge import last_dtype, rejudge
 from parity.mistakes.catalogue import MISTAKES, Mistake, Variants, is_common
@@ -56,7 +56,7 @@ class Question:
 
     @property
     def cost(self) -> float:
-        return float(self.case.x.size) * max(self.case.layer.units, 1)
+        return float(self.case.size) * max(self.case.layer.units, 1)
 
     def variants(self, mistake: Mistake, first: Key | None = None) -> Variants:
         """The wrong Cases of a mistake; of one that is made after `first`, those of the last such `first` kept."""
@@ -292,7 +292,7 @@ def named(questions: Sequence[Question], explained: dict[tuple[Key, ...], float]
 def computed(case: Case) -> list[tuple[Any, ...]]:
     """What the case's layer makes of it, in its own precision: the results of each call."""
     results = []
-    states = case.layer.initial_states(case.batch, case.initial_state)
+    states = case.start
     with np.errstate(all="ignore"):
         for n in range(case.calls):
             call = case.call(n) if case.calls > 1 else case
@@ -319,20 +319,17 @@ def differ(first: Case, second: Case) -> bool:
 
 
 def widened(case: Case) -> Case:
-    layer = case.layer.astype(np.float64)
-    x = case.x.astype(np.float64) if case.x.dtype.kind != "i" else case.x
-    states = None if case.initial_state is None else tuple(s.astype(np.float64) for s in case.initial_state)
-    return replace(case, layer=layer, x=x, initial_state=states)
+    return case.cast(np.float64, layer=case.layer.astype(np.float64))
 
 
 def richer(case: Case) -> Iterator[tuple[str, Case]]:
     """Cases of the same weights that show more, by what they have that this one has not."""
     rng = generator(0, f"{case.id} richer")
-    x = draw_inputs(case.layer, rng, (3, 7 * case.calls, *case.x.shape[2:]), case.x)
-    plain = replace(case, x=x, initial_state=None, mask=None, rows=(), view=None)
+    x = inputs_like(case, rng, 3, 7 * case.calls)
+    plain = case.on(x, initial_state=None, mask=None, rows=(), view=None)
     yield "more timesteps and rows" if case.calls == 1 else "other inputs", plain
-    if x.dtype.kind == "f" and not 1 / 8 < (scale := gentle(case)) < 8:  # saturated, or next to nothing
-        yield "inputs of another size", replace(plain, x=(x.astype(np.float64) * scale).astype(x.dtype))
+    if plain.numpy_floats and not 1 / 8 < (scale := gentle(case)) < 8:  # saturated, or next to nothing
+        yield "inputs of another size", plain.mapped(lambda x: (x.astype(np.float64) * scale).astype(x.dtype))
     if case.calls > 1:
         return
     states = tuple(rng.uniform(-1, 1, (3, units)).astype(case.layer.dtype) for units in case.layer.state_units)
@@ -400,7 +397,7 @@ def adequacy(findings: Iterable[Finding], only: str | None = None, seconds: floa
             if any(shows(question, mistake, label) for question in (*first, *then)):
                 continue
             applies = [question for question in questions if label in question.variants(mistake)]
-            question = max(applies, key=lambda q: len(q.case.x))
+            question = max(applies, key=lambda q: q.case.batch)
             same = not any(visible_elsewhere(q, mistake, label) for q in applies[:3])
             why = mistake.hides(question.case) or ("" if same else "it moves nothing by more than rounding may")
             known = found.get(mistake.id)

@@ -153,7 +153,7 @@ def correlation(d: Array, with_: Array) -> float:
 
 
 def previous(case: Case, sequence: Array) -> Array:
-    start = case.layer.initial_states(case.batch, case.initial_state)[0]
+    start = case.start[0]
     return np.concatenate([start[:, None], sequence[:, :-1]], axis=1).astype(np.float64)
 
 
@@ -170,11 +170,7 @@ def single_weights(failed: Sequence[Question]) -> Iterator[str]:
             if len(np.flatnonzero(bad[-1])) == 1 and len(units) == 1:
                 yield f"b[{units[0]}] alone explains the probes: unit {units[0]} is off whatever the input is"
         elif len(rows) == 1:
-            given = (
-                question.case.x[:, 0]
-                if matrix == "Wx"
-                else question.case.layer.initial_states(question.case.batch, question.case.initial_state)[0]
-            )
+            given = question.case.at(0) if matrix == "Wx" else question.case.start[0]
             column = int(np.flatnonzero(given[rows[0]])[0])
             if len(units) == 1:
                 yield f"{matrix}[{units[0]}, {column}] alone explains the probes (row {units[0]} of each gate's block)"
@@ -203,8 +199,8 @@ def reaches(question: Question, gate: int) -> bool:
     """Whether some pre-activation of that gate gives what the candidate put out, everywhere."""
     case = widened(question.case)
     cell = case.layer.cell  # type: ignore[attr-defined]
-    states = case.layer.initial_states(case.batch, case.initial_state)
-    p = cell.project(case.x[:, 0])
+    states = case.start
+    p = cell.project(case.at(0))
     block = slice(gate * cell.units, (gate + 1) * cell.units)
     values = []
     for shift in (0.0, *np.geomspace(0.01, 40, 24), *-np.geomspace(0.01, 40, 24)):

@@ -78,14 +78,7 @@ def single_rows(case: Case) -> Iterator[Case]:
     rows = range(case.batch)
     for chosen in itertools.chain(((n,) for n in rows), itertools.pairwise(rows)):
         if len(chosen) < case.batch:
-            yield of_rows(case, list(chosen))
-
-
-def of_rows(case: Case, rows: list[int]) -> Case:
-    states = None if case.initial_state is None else tuple(state[rows] for state in case.initial_state)
-    return replace(
-        case, x=case.x[rows], mask=None if case.mask is None else case.mask[rows], initial_state=states, rows=()
-    )
+            yield replace(case.rows_at(np.array(chosen)), rows=())
 
 
 def without(case: Case) -> Iterator[Case]:
@@ -93,8 +86,8 @@ def without(case: Case) -> Iterator[Case]:
         yield replace(case, mask=None)
     if case.initial_state is not None:
         yield replace(case, initial_state=None)
-    if case.x.dtype.kind == "f" and case.x.any():
-        yield replace(case, x=np.zeros_like(case.x))
+    if case.numpy_floats and not case.zero:
+        yield case.mapped(np.zeros_like)
 
 
 def subsets(n: int) -> Iterator[np.ndarray[Any, Any]]:
@@ -114,15 +107,14 @@ def fewer_units(case: Case) -> Iterator[Case]:
     for kept in subsets(u):
         rows = np.concatenate([gate * u + kept for gate in range(len(cell.gates))])
         new = {"Wx": cell.Wx[rows], "Wh": cell.Wh[rows][:, kept], "b": cell.b[..., rows]}
-        states = None if case.initial_state is None else tuple(state[:, kept] for state in case.initial_state)
-        yield replace(case, layer=with_arrays(layer, new), initial_state=states)
+        yield case.units_at(kept, layer=with_arrays(layer, new))
 
 
 def fewer_features(case: Case) -> Iterator[Case]:
     layer: Any = case.layer
     for kept in subsets(layer.input_dim):
         new = {"Wx": layer.cell.Wx[:, kept]}
-        yield replace(case, layer=with_arrays(layer, new), x=np.ascontiguousarray(case.x[..., kept]))
+        yield case.features_at(kept, layer=with_arrays(layer, new))
 
 
 def with_arrays(layer: Any, new: dict[str, Any]) -> Any:
@@ -154,5 +146,5 @@ def described(case: Case) -> str:
         parts += [f"{' and '.join(zero)} = 0"] if zero else []
     parts += ["with a mask"] if case.mask is not None else []
     parts += ["with an initial state"] if case.initial_state is not None else []
-    parts += ["x = 0"] if not np.any(case.x) else []
+    parts += ["x = 0"] if case.zero else []
     return ", ".join(parts)

@@ -362,14 +362,14 @@ def usable(question: Question, layer: Any) -> bool:
     case, answer = question.case, question.finding.answers[0]
     mine = all(np.array_equal(a, layer.weights[name]) for name, a in case.layer.weights.items())
     seen = answer.sequence is not None or (answer.outputs and (layer.return_sequences or case.timesteps == 1))
-    small = case.x.size * layer.units < 200_000
+    small = case.size * layer.units < 200_000
     return bool(mine and seen and small and case.mask is None and case.calls == 1 and np.isfinite(case.x).all())
 
 
 def teacher(question: Question) -> Taught:
     case, answer = question.case, question.finding.answers[0]
     y = answer.sequence if answer.sequence is not None else as_steps(answer.outputs[0])  # type: ignore[index]
-    states = case.layer.initial_states(case.batch, case.initial_state)
+    states = case.start
     carried = tuple(state.astype(np.float64) for state in states[1:])
     return Taught(case.processed()[0].astype(np.float64), previous(case, y), carried, y.astype(np.float64))
 

@@ -57,7 +57,7 @@ def make_case(
         states = None if initial_state is None else layer.initial_states(len(x), initial_state)
     except ValueError as error:
         raise InputError(str(error)) from None
-    return Case(case_id(layer, x), layer, x, mask, states)
+    return Case(case_id(layer, x), layer, {"x": x}, mask, states)
 
 
 def draw(layer: Layer, shape: Sequence[int] | None, static: tuple[int | None, int | None], seed: int) -> Any:

@@ -161,8 +161,7 @@ def sealed(file: BytesIO) -> bytes:
 
 def entry(case: Case, prefix: str, arrays: Arrays, answers: Sequence[Answer]) -> dict[str, Any]:
     """A case without its arrays, which are put into `arrays`."""
-    own: Arrays = {"x": case.x} | ({} if case.mask is None else {"mask": case.mask})
-    own |= {f"initial_state/{n}": state for n, state in enumerate(case.initial_state or ())}
+    own: Arrays = case.arrays
     for n, answer in enumerate(answers):
         own |= {f"{n}/{name}": array for name, array in answered(answer).items()}
     arrays |= {prefix + name: np.ascontiguousarray(array) for name, array in own.items()}
@@ -237,7 +236,7 @@ def numbered(name: str, arrays: Mapping[str, Array]) -> tuple[Array, ...]:
 def case_of(described: Mapping[str, Any], layer: Layer, own: Mapping[str, Array]) -> Case:
     states = numbered("initial_state", own)
     calls, rows = described["calls"], tuple(map(str, described["rows"]))
-    return Case(str(described["id"]), layer, own["x"], own.get("mask"), states or None, calls, rows)
+    return Case(str(described["id"]), layer, {"x": own["x"]}, own.get("mask"), states or None, calls, rows)
 
 
 def answer_of(own: Mapping[str, Array]) -> Answer:
@@ -263,14 +262,14 @@ def checked_case(case: Case) -> Case:
     layer.check_inputs(x)
     if case.mask is not None and case.mask.dtype != layer.check_mask(case.mask, x.shape[:2]).dtype:
         raise ValueError(f"{case.id}: mask: expected booleans; received {case.mask.dtype}")
-    layer.initial_states(case.batch, case.initial_state)
+    _ = case.start  # ValueError for states that do not fit
     if not isinstance(case.calls, int) or case.calls not in range(1, case.timesteps + 1) or case.timesteps % case.calls:
         raise ValueError(f"{case.id}: {case.timesteps} timesteps in {case.calls} calls")
     if len(case.rows) not in (0, case.batch):
         raise ValueError(f"{case.id}: {len(case.rows)} rows named, of {case.batch}")
     small = case.rows_at(np.arange(1)).first(1)
     with np.errstate(all="ignore"):
-        layer(small.x, mask=small.mask, initial_state=small.initial_state)  # what only computing shows
+        small.put_to(layer)  # what only computing shows
     layer.reset_state()
     return case
 
@@ -287,20 +286,18 @@ def checked_answer(case: Case, answer: Answer) -> Answer:
     for name, array in answered(answer).items():
         if array.shape != expected.get(name) or (array.dtype.kind != "f" and array.dtype.name != "bfloat16"):
             raise ValueError(f"{case.id}: {name}: expected {expected.get(name)}; received {array.dtype} {array.shape}")
-    if len(answer.outputs or ()) != len(case.layer.output_shapes(case.x.shape)):
+    if len(answer.outputs or ()) != len(case.output_shapes):
         raise ValueError(f"{case.id}: outputs are missing")
     return answer
 
 
 def shapes_of(case: Case) -> Iterator[tuple[str, tuple[int, ...]]]:
     """The names that arrays of an answer may have, and their shapes."""
-    layer, shape = case.layer, case.x.shape
-    yield from ((f"outputs/{n}", found) for n, found in enumerate(layer.output_shapes(shape)))
-    yield "sequence", layer.with_sequences().output_shapes(shape)[0]
-    for name, part in layer.parts.items():
-        yield f"sequences/{name}", part.with_sequences().output_shapes(shape)[0]
-        yield f"layers/{name}", part.output_shapes(shape)[0]
-        shape = part.output_shapes(shape)[0] if isinstance(layer, Sequential) else shape
+    yield from ((f"outputs/{n}", shape) for n, shape in enumerate(case.output_shapes))
+    yield "sequence", case.sequence_shape
+    for name, _, whole, shape in case.part_shapes():
+        yield f"sequences/{name}", whole
+        yield f"layers/{name}", shape
 
 
 def checked_provenance(found: Any) -> Mapping[str, Any]:

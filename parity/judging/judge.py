@@ -77,8 +77,8 @@ def judge_answer(
     for other in returned - {dtype}:
         finding.notes.append(f"returned {other}: judged in {dtype}, the layer's precision")
     with np.errstate(all="ignore"):
-        x = case.x if case.x.dtype.kind in "iu" else exact(case.x, arithmetic)
-        given = case.layer.initial_states(case.batch, case.initial_state) if start is None else start
+        x = case.x if case.tokens else exact(case.x, arithmetic)
+        given = case.start if start is None else start
         judge = Judge(case.layer, x, case.mask, given, finding, tolerance, arithmetic, asker)
         judge.start_given = start is None
         judge.judge(answer.outputs or (), answer)
@@ -109,18 +109,16 @@ def last_dtype(layer: Layer) -> np.dtype[Any]:
 def wrong_structure(case: Case, answer: Answer) -> str | None:
     """What is wrong with the number or the shapes of the arrays, if anything."""
     if answer.outputs is None:
-        whole = case.layer.with_sequences().output_shapes(case.x.shape)[0]
+        whole = case.sequence_shape
         found = whole if answer.sequence is None else answer.sequence.shape
         return None if found == whole else f"expected shape {whole}; received {found}"
-    expected = list(case.layer.output_shapes(case.x.shape))
+    expected = list(case.output_shapes)
     received = [output.shape for output in answer.outputs]
     if received != expected and not (answer.partial and received == expected[: len(received)]):
         told = likeness(expected[0], received[0]) if received else ""
         return f"expected {_shapes(expected)}; received {_shapes(received)}{told}"
     if isinstance(case.layer, Sequential):
-        shape: tuple[int, ...] = case.x.shape
-        for name, layer in case.layer.parts.items():
-            shape = layer.output_shapes(shape)[0]
+        for name, _, _, shape in case.part_shapes():
             seen = answer.layers.get(name)
             if seen is not None and seen.shape != shape:
                 return f"layer {name}: expected shape {shape}; received {seen.shape}"
@@ -151,7 +149,7 @@ def judge_calls(case: Case, answers: Sequence[Answer], tolerance: Tolerance) -> 
     at the end of the one before; where it did not, the reference's goes on from call to call, on balls."""
     finding = Finding(case, answers=tuple(answers))
     steps, layer = case.timesteps // case.calls, case.layer
-    states: tuple[Any, ...] = tuple(exact(s) for s in layer.initial_states(case.batch, case.initial_state))
+    states: tuple[Any, ...] = tuple(exact(s) for s in case.start)
     for n, answer in enumerate(answers):
         call, kept = case.call(n), layer.stateful and n > 0
         finding.wrong = finding.wrong or wrong_structure(call, answer)
@@ -173,7 +171,7 @@ def judge_calls(case: Case, answers: Sequence[Answer], tolerance: Tolerance) -> 
 def ended(case: Case, answer: Answer) -> tuple[Array, ...] | None:
     """The states after a call, where the candidate showed them all."""
     layer, outputs = case.layer, answer.outputs or ()
-    if len(outputs) == len(case.layer.output_shapes(case.x.shape)) > len(layer.state_units):
+    if len(outputs) == len(case.output_shapes) > len(layer.state_units):
         return tuple(outputs[-len(layer.state_units) :])
     if isinstance(layer, Recurrent) and case.mask is None and len(layer.state_units) == 1 and outputs:
         return (outputs[0][:, -1] if layer.return_sequences else outputs[0],)
@@ -185,7 +183,7 @@ def on_from(
 ) -> tuple[Any, ...]:
     """The states after a call from those before it, on balls, and what it puts out compared."""
     with np.errstate(all="ignore"):
-        x = call.x if call.x.dtype.kind in "iu" else exact(call.x)
+        x = call.x if call.tokens else exact(call.x)
         y, states = on_balls(call.layer).forward(x, call.mask, states)
         if compare:
             finding.method += ["forward"] if "forward" not in finding.method else []

@@ -667,9 +667,8 @@ def layer_of_both(layer: Layer) -> bool:
 
 def skipping(case: Case, first: bool) -> Case:
     """One step at either end of the processing as if it were masked."""
-    mask = np.ones((case.batch, case.timesteps), bool) if case.mask is None else case.mask.copy()
-    backwards = getattr(case.layer, "go_backwards", False)
-    mask[:, 0 if first != backwards else -1] = False
+    mask = case.every_mask.copy()
+    mask[:, 0 if first != case.backwards else -1] = False
     return replace(case, mask=mask)
 
 
@@ -726,15 +725,16 @@ def time_major(case: Case) -> Variants:
         return (y[0].reshape(y[0].shape[1], y[0].shape[0], *y[0].shape[2:]), *y[1:]) if fits else y
 
     found: Variants = {}
-    if len(case.layer.output_shapes(case.x.shape)[0]) > 2:
+    if len(case.output_shapes[0]) > 2:
         found["only its outputs"] = replace(case, view=View(swap, swap))
     if case.mask is not None or case.initial_state is not None:
         return found
-    turned = replace(case, x=case.x.swapaxes(0, 1), rows=())
+    turned = case.mapped(lambda x: x.swapaxes(0, 1), rows=())
     found |= {"": replace(turned, view=View(swap, swap)), "only its inputs": turned}
     if batch != steps and min(batch, steps) > 1:
-        x = case.x.reshape(steps, batch, *case.x.shape[2:])
-        found["the bytes as they lie"] = replace(case, x=x, view=View(reshape, reshape), rows=())  # type: ignore[arg-type]
+        view = View(reshape, reshape)  # type: ignore[arg-type]
+        lying = case.mapped(lambda x: x.reshape(steps, batch, *x.shape[2:]), view=view, rows=())
+        found["the bytes as they lie"] = lying
     return found
 
 
@@ -895,10 +895,10 @@ def mask_multiplies(case: Case) -> Variants:
     if not masks(case):
         return {}
     found = each(case, recurrent(altered(wrong.multiplies)), "the new state")
-    if case.mask is not None and case.x.ndim == 3:
+    if case.mask is not None and len(case.features) == 1:
+        factor = case.mask[..., None]
         with np.errstate(invalid="ignore"):
-            x = case.x * case.mask[..., None].astype(case.x.dtype)
-        found["the inputs"] = replace(case, x=x, mask=None)
+            found["the inputs"] = case.mapped(lambda x: x * factor.astype(x.dtype), mask=None)
     return found
 
 
@@ -951,8 +951,8 @@ def precision_mistakes(name: str, bits: int) -> Callable[[Case], Variants]:
 
     def variants(case: Case) -> Variants:
         found = {key: new for label, one in changes.items() for key, new in each(case, one, label).items()}
-        if case.x.dtype.kind == "f":
-            found[f"inputs in {name}"] = replace(case, x=wrong.to_bits(case.x, bits))
+        if case.numpy_floats:
+            found[f"inputs in {name}"] = case.mapped(lambda x: wrong.to_bits(x, bits))
         return found
 
     return variants
@@ -1085,16 +1085,16 @@ def mask_zero_output_missing(case: Case) -> Variants:
 def rearranged(case: Case, parts: dict[str, Layer]) -> Case | None:
     """The model of those layers, if their sizes fit."""
     assert isinstance(case.layer, Sequential)
-    few = case.x[:1]
+    few = case.rows_at(np.arange(1))
     try:
         model = Sequential(list(parts.values()), name=case.layer.name)
         model.parts = parts
         with np.errstate(all="ignore"):
-            y = model(few)
+            y = model(few.x)
     except (ValueError, IndexError, TypeError):
         return None
     shapes = tuple(array.shape for array in (y if isinstance(y, tuple) else (y,)))
-    return replace(case, layer=model) if shapes == case.layer.output_shapes(few.shape) else None
+    return replace(case, layer=model) if shapes == few.output_shapes else None
 
 
 def stack(case: Case) -> dict[str, Layer]:

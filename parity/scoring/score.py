@@ -196,7 +196,7 @@ def mistakes(score: Score, cases: Sequence[Case], step: Callable[[str], None]) -
             if found or visible:
                 seen[kind, *key] += found
             which = str(key) if isinstance(case.layer, Recurrent) else key[0]
-            if found and visible and case.x.size <= 2_000 and not named[kind, which]:
+            if found and visible and case.size <= 2_000 and not named[kind, which]:
                 named[kind, which] += 1
                 naming(score, candidate, case)
             baseline(score, case, wrong)
@@ -280,10 +280,8 @@ def turned(case: Case, order: Callable[[int], Array]) -> list[Array]:
     every = np.concatenate([n * u + rows for n in range(len(cell.gates))])
     new = {"Wx": cell.Wx[every][:, features], "Wh": cell.Wh[every][:, rows], "b": cell.b[..., every]}
     other = layer.replace(**{name: new[name] for name in layer.weights})
-    states = None if case.initial_state is None else tuple(state[:, rows] for state in case.initial_state)
-    x = np.ascontiguousarray(case.x[..., features])
     back = np.argsort(rows)
-    return [y[..., back] for y in computed(replace(case, layer=other, x=x, initial_state=states))[0]]
+    return [y[..., back] for y in computed(case.features_at(features).units_at(rows, layer=other))[0]]
 
 
 def shuffled(n: int) -> Array:
@@ -294,10 +292,7 @@ def in_dtype(dtype: Any) -> Callable[[Case], list[Array]]:
     """Computed in a wider precision and rounded at the end."""
 
     def compute(case: Case) -> list[Array]:
-        layer = case.layer.astype(dtype)
-        states = None if case.initial_state is None else tuple(s.astype(dtype) for s in case.initial_state)
-        x = case.x.astype(dtype) if case.x.dtype.kind != "i" else case.x
-        results = computed(replace(case, layer=layer, x=x, initial_state=states))[0]
+        results = computed(case.cast(dtype, layer=case.layer.astype(dtype)))[0]
         return [y.astype(case.layer.dtype) for y in results]
 
     return compute
@@ -447,8 +442,8 @@ DEFECTS: dict[str, Callable[[Case], list[Array]]] = {
     "one weight 1 % off": lambda c: changed(c, Wx=at_one(lambda w: w * 1.01)),
     "one bias off by 0.001": lambda c: changed(c, b=at_one(lambda w: w + 1e-3)),
     "one column of Wx zero": lambda c: changed(c, Wx=lambda W: W * (np.arange(W.shape[1]) != 1)),
-    "inputs clipped at 1": lambda c: list(computed(replace(c, x=np.clip(c.x, -1, 1)))[0]),
-    "inputs times 1.0005": lambda c: list(computed(replace(c, x=(c.x * 1.0005).astype(c.x.dtype)))[0]),
+    "inputs clipped at 1": lambda c: list(computed(c.mapped(lambda x: np.clip(x, -1, 1)))[0]),
+    "inputs times 1.0005": lambda c: list(computed(c.mapped(lambda x: (x * 1.0005).astype(x.dtype)))[0]),
 }
 """Wrong, and no mistake of the catalogue."""
 
@@ -505,7 +500,7 @@ def run(cases: Sequence[Case] | None = None, step: Callable[[str], None] = quiet
     """The whole score over the grid, or over those cases of it, in as many processes as there are cores. draws: how
     many single weights of each kind, and how many pairs of mistakes."""
     start, score = time.monotonic(), Score()
-    every = [case for case in (grid() if cases is None else cases) if case.x.size * case.layer.units <= LARGEST]
+    every = [case for case in (grid() if cases is None else cases) if case.size * case.layer.units <= LARGEST]
     floats = [case for case in every if case.layer.dtype == np.float32]
     kinds = {kind: [c for c in floats if c.layer.kind == kind] for kind in dict.fromkeys(c.layer.kind for c in floats)}
     work = [("pairs of mistakes", every), ("correct implementations", every)]

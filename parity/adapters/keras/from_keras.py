@@ -756,10 +756,10 @@ class Oracle:
     def halves(self, keras_layer: Any, layer: Bidirectional, case: Case) -> dict[str, Array]:
         found = {}
         halves = (keras_layer.forward_layer, keras_layer.backward_layer)
-        states = case.layer.initial_states(case.batch, case.initial_state)
+        states = case.start
         for half, (name, part), (_, own) in zip(halves, layer.parts.items(), layer.shares(states), strict=True):
             assert isinstance(part, Recurrent)
-            alone = Case(case.id, part, case.x, case.mask, own)
+            alone = Case(case.id, part, case.inputs, case.mask, own)
             found[name] = run(around(half, part.with_sequences()), alone)[0]
         return found
 
@@ -768,7 +768,7 @@ class Oracle:
         shown = layer.with_sequences()
         shown.return_state = True
         twin = self.twin(shown)
-        states = layer.initial_states(case.batch, case.initial_state)
+        states = case.start
         pieces = []
         for start in range(0, case.timesteps, BLOCK_STEPS):
             block = case.steps(start, min(start + BLOCK_STEPS, case.timesteps), states)
