@@ -16,7 +16,7 @@ from parity.explaining.weights_in_effect import in_effect
 from parity.given.candidate import as_candidate
 from parity.judging.findings import Tolerance
 from parity.judging.judge import examine
-from parity.mistakes.catalogue import MISTAKES, is_common
+from parity.mistakes.catalogue import MISTAKES
 from parity.scoring.score import DEFECTS, Function, Score, Wrong, findings, mistakes, questions
 from rnn_scratch import GRU, LSTM, SimpleRNN
 
@@ -110,7 +110,7 @@ def first_case(name):
 
 def test_every_mistake_that_is_known_is_in_the_catalogue():
     assert set(IDS) <= set(MISTAKES)
-    assert all(is_common(name) for name in IDS)
+    assert all(MISTAKES[name].common for name in IDS)
     assert all(m.what and m.fix and not m.fix.endswith(".") for m in MISTAKES.values())
 
 

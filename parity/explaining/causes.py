@@ -17,7 +17,8 @@ from parity.candidates.functions import Answer
 from parity.cases.case import Case, generator, inputs_like, typical
 from parity.judging.findings import Finding, Tolerance
 from parity.judging.judge import last_dtype, rejudge
-from parity.mistakes.catalogue import MISTAKES, Mistake, Variants, is_common
+from parity.mistakes.catalogue import MISTAKES
+from parity.mistakes.entry import Mistake, Variants
 from parity.report.data import Blind, Cause
 from parity.rounding.balls import ARITHMETIC
 from rnn_scratch.layers import Recurrent
@@ -157,7 +158,7 @@ def diagnose(findings: Iterable[Finding], only: str | None = None, seconds: floa
         return Diagnosis(stopped=True)
     deadline = time.thread_time() + seconds
     every = keys([question for question in questions[:3] if question.failed], catalogue)
-    pairs = list(suspects.pairs([key for key in every if is_common(key[0])]))
+    pairs = list(suspects.pairs([key for key in every if MISTAKES[key[0]].common]))
     for order in (1, -1):  # a few do not commute
         for pair in pairs if not found else ():
             if time.thread_time() > deadline:
@@ -384,7 +385,7 @@ def adequacy(findings: Iterable[Finding], only: str | None = None, seconds: floa
     whole = [question for question, part in zip(questions, slices, strict=True) if part is not question]
     found: dict[str, Blind] = {}
     applied: list[str] = []
-    common = [m for m in MISTAKES.values() if only in (None, m.id) and is_common(m.id)]
+    common = [m for m in MISTAKES.values() if only in (None, m.id) and m.common]
     left: tuple[str, ...] = ()
     for n, mistake in enumerate(common):
         if time.thread_time() > deadline:

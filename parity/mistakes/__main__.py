@@ -1,3 +1,5 @@
-from parity.mistakes.catalogue import page
+"""`python -m parity.mistakes` prints docs/mistakes.md."""
+
+from parity.mistakes.page import page
 
 print(page())

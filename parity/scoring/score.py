@@ -26,7 +26,7 @@ from parity.explaining.causes import Question as Asked
 from parity.explaining.weights_in_effect import in_effect
 from parity.judging.findings import Finding, Tolerance
 from parity.judging.judge import Asker, examine, judge_answer
-from parity.mistakes.catalogue import MISTAKES, is_common
+from parity.mistakes.catalogue import MISTAKES
 from parity.scoring import peers
 from rnn_scratch.layers import Recurrent
 
@@ -153,7 +153,7 @@ class Score:
 def variants(case: Case) -> Iterator[tuple[Key, Case]]:
     """Every wrong case for a case of the grid, asked as it is or twice or in two calls."""
     for mistake in MISTAKES.values():
-        if not is_common(mistake.id):
+        if not mistake.common:
             continue
         asked = [case, two_calls(case, 0) if case.layer.stateful else again(case)]
         for question in asked:
