@@ -153,10 +153,10 @@ def _mask_multiplies(case: Case) -> Variants:
     if not is_masked(case):
         return {}
     found = each(case, _ruled(_Multiplies), "the new state")
-    if case.mask is not None and case.x.ndim == 3:
+    if case.mask is not None and len(case.features) == 1:
+        factor = case.mask[..., None]
         with np.errstate(invalid="ignore"):
-            x = case.x * case.mask[..., None].astype(case.x.dtype)
-        found["the inputs"] = replace(case, x=x, mask=None)
+            found["the inputs"] = case.mapped(lambda x: x * factor.astype(x.dtype), mask=None)
     return found
 
 

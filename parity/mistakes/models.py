@@ -179,16 +179,16 @@ def _movable(parts: Parts) -> list[str]:
 
 def _rearranged(case: Case, parts: Parts) -> Case | None:
     """The model of those layers, if their sizes fit."""
-    few = case.x[:1]
+    few = case.rows_at(np.arange(1))
     try:
         model = Sequential(list(parts.values()), name=case.layer.name)
         model.parts = dict(parts)
         with np.errstate(all="ignore"):
-            y = model(few)
+            y = model(few.x)
     except (ValueError, IndexError, TypeError):
         return None
     results = y if isinstance(y, tuple) else (y,)
-    fits = tuple(array.shape for array in results) == case.layer.output_shapes(few.shape)
+    fits = tuple(array.shape for array in results) == few.output_shapes
     return replace(case, layer=model) if fits else None
 
 

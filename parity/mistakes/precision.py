@@ -1,7 +1,5 @@
 """Mistakes in precision: weights, states, products, outputs or inputs rounded to fewer bits."""
 
-from dataclasses import replace
-
 import numpy as np
 
 from parity.cases.case import Case
@@ -101,15 +99,21 @@ def _outputs(bits: int) -> Change:
     return recurrent(altered(through_output(lambda y: _rounded(y, bits))))
 
 
-def _rounding(name: str) -> dict[str, Change]:
+def _in_precision(case: Case, name: str) -> Variants:
     bits, told = BITS[name], TOLD.get(name, name)
-    return {
+    changes = {
         f"weights in {told}": _weights(bits, "Wx", "Wh", "b"),
         f"kernels in {told}": _weights(bits, "Wx", "Wh"),
         f"states in {told}": _states(bits),
         f"factors of products in {told}": _factors(bits),
         f"outputs in {told}": _outputs(bits),
     }
+    found: Variants = {}
+    for label, change in changes.items():
+        found |= each(case, change, label)
+    if case.numpy_floats:
+        found[f"inputs in {told}"] = case.mapped(lambda x: to_bits(x, bits))
+    return found
 
 
 @FAMILY.mistake(
@@ -121,8 +125,5 @@ def _rounding(name: str) -> dict[str, Change]:
 def _reduced_precision(case: Case) -> Variants:
     found: Variants = {}
     for name in NARROWER.get(case.layer.dtype.name, ()):
-        for label, change in _rounding(name).items():
-            found |= each(case, change, label)
-        if case.x.dtype.kind == "f":
-            found[f"inputs in {TOLD.get(name, name)}"] = replace(case, x=to_bits(case.x, BITS[name]))
+        found |= _in_precision(case, name)
     return found

@@ -109,9 +109,8 @@ def _state_two_before(layer: Recurrent, x: Values, mask: Mask | None, states: St
 
 def _skipping(case: Case, end: int) -> Case:
     """One step at either end of the processing, 0 or -1, as if it were masked."""
-    mask = np.ones((case.batch, case.timesteps), bool) if case.mask is None else case.mask.copy()
-    backwards = getattr(case.layer, "go_backwards", False)
-    mask[:, -1 - end if backwards else end] = False
+    mask = case.every_mask.copy()
+    mask[:, -1 - end if case.backwards else end] = False
     return replace(case, mask=mask)
 
 
@@ -189,14 +188,14 @@ def _time_major(case: Case) -> Variants:
     if case.calls > 1 or max(batch, steps) == 1:
         return {}
     found: Variants = {}
-    if len(case.layer.output_shapes(case.x.shape)[0]) > 2:
+    if len(case.output_shapes[0]) > 2:
         found["only its outputs"] = replace(case, view=SWAPPED)
     if case.mask is not None or case.initial_state is not None:
         return found
-    turned = replace(case, x=case.x.swapaxes(0, 1), rows=())
+    turned = case.mapped(lambda x: x.swapaxes(0, 1), rows=())
     found[""] = replace(turned, view=SWAPPED)
     found["only its inputs"] = turned
     if batch != steps and min(batch, steps) > 1:
-        x = case.x.reshape(steps, batch, *case.x.shape[2:])
-        found["the bytes as they lie"] = replace(case, x=x, view=_reread(batch, steps), rows=())
+        lying = case.mapped(lambda x: x.reshape(steps, batch, *x.shape[2:]), rows=())
+        found["the bytes as they lie"] = replace(lying, view=_reread(batch, steps))
     return found
