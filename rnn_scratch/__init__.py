@@ -21,13 +21,15 @@
     y = layer(x)        # x (batch, timesteps, input_dim) -> y (batch, timesteps, units)
 
 Weights have one row a unit (and gate); Keras's kernel and recurrent kernel are their transposes. States start at zero.
-Beside these: Bidirectional, RNN (stacked cells), TimeDistributed, Masking, Dropout, Activation and Sequential.
+Beside these: Bidirectional, RNN (stacked cells), TimeDistributed, Masking, Dropout and
+Activation; and Model, a graph of layers, of which Sequential is the chain.
 """
 
 from rnn_scratch.cells import GRUCell, LSTMCell, SimpleRNNCell
 from rnn_scratch.feedforward import Activation, Dense, Dropout, Embedding, Masking
 from rnn_scratch.layers import GRU, LSTM, SimpleRNN
-from rnn_scratch.wrappers import RNN, Bidirectional, Sequential, TimeDistributed
+from rnn_scratch.models import Model, Node, Sequential
+from rnn_scratch.wrappers import RNN, Bidirectional, TimeDistributed
 
 __all__ = [
     "GRU",
@@ -41,6 +43,8 @@ __all__ = [
     "GRUCell",
     "LSTMCell",
     "Masking",
+    "Model",
+    "Node",
     "Sequential",
     "SimpleRNN",
     "SimpleRNNCell",

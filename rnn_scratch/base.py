@@ -76,6 +76,11 @@ class Layer:
         """The size of the last axis of its output."""
         raise NotImplementedError
 
+    @property
+    def input_dim(self) -> int | None:
+        """The size of the last axis of its inputs, None where it takes any."""
+        return None
+
     # --- a call ---
 
     def __call__(self, x: ArrayLike, *, mask: ArrayLike | None = None, initial_state: Any = None) -> Output:

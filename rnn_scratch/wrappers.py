@@ -1,8 +1,8 @@
-"""Layers made of layers: both directions, stacked cells, one layer for every time step, and whole models."""
+"""Layers made of layers: both directions, stacked cells, one layer for every time step."""
 
 import copy
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Self, Unpack
 
 import numpy as np
@@ -247,128 +247,6 @@ class TimeDistributed(Layer):
     def units(self) -> int:
         return self.layer.units
 
-
-class Sequential(Layer):
-    """Layers one after another; masks go along as each layer hands them on.
-
-    layers: any of this package, each but the last with one output. Its states are those of its layers in turn. A layer
-    of another dtype than the one before it casts its inputs.
-
-    Raises ValueError for no layers, for layers that do not follow on each other, and for arrays that the first refuses.
-    """
-
-    kind = "sequential"
-
-    def __init__(self, layers: Sequence[Layer], *, name: str | None = None) -> None:
-        if not layers:
-            raise ValueError("layers: expected at least one; received none")
-        super().__init__(name, next((layer.dtype for layer in layers if layer.weights), layers[0].dtype))
-        self.parts = named(layers)
-        self.ndim = layers[0].ndim
-        expect_chain(list(self.parts.items()))
-
     @property
-    def layers(self) -> tuple[Layer, ...]:
-        return tuple(self.parts.values())
-
-    def run(self, x: Any, mask: Mask | None, states: tuple[Any, ...]) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
-        """Of each layer in turn its name, output and states."""
-        for name, (layer, own) in zip(self.parts, self.shares(states), strict=True):
-            if x.dtype.kind not in "iub" and x.dtype != layer.dtype:
-                x = x.astype(layer.dtype)
-            y, new = layer.forward(x, mask, own)
-            mask = layer.compute_mask(x, mask)
-            yield name, y, new
-            x = y
-
-    def forward(self, x: Any, mask: Mask | None, states: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
-        steps = list(self.run(x, mask, states))
-        return steps[-1][1], tuple(state for _, _, own in steps for state in own)
-
-    def outputs(self, x: Any, *, sequences: bool = False) -> Mapping[str, Any]:
-        """A call, and what each layer puts out, by its name; a tuple where that is several arrays.
-
-        sequences: of a recurrent layer that returns only its last output, every one, (batch, timesteps, units).
-        """
-        x = self.as_inputs(x)
-        self.check_inputs(x)
-        shown, found, y = copy.copy(self), {}, x
-        if sequences:
-            shown.parts = {name: self._shown(layer) for name, layer in self.parts.items()}
-        mask, after = None, ()
-        for (name, layer), (_, own) in zip(shown.parts.items(), self.shares(self.initial_states(len(x))), strict=True):
-            single = Sequential([layer])
-            y, new = single.forward(y, mask, own)
-            several = layer.results(y, new)
-            found[name] = several if len(several) > 1 else several[0]
-            if layer is not self.parts[name]:
-                y = y[:, -1]
-            mask, after = self.parts[name].compute_mask(x, mask), (*after, *new)
-            x = y
-        self.keep(after)
-        return found
-
-    @staticmethod
-    def _shown(layer: Layer) -> Layer:
-        return layer.with_sequences() if isinstance(layer, Recurrent) and not layer.return_sequences else layer
-
-    def compute_mask(self, x: Any, mask: Mask | None) -> Mask | None:
-        for layer in self.layers:
-            y, _ = layer.forward(x, mask, layer.initial_states(len(x)))
-            x, mask = y, layer.compute_mask(x, mask)
-        return mask
-
-    def results(self, y: Any, states: tuple[Any, ...]) -> tuple[Any, ...]:
-        last = self.layers[-1]
-        return last.results(y, states[len(states) - len(last.state_units) :])
-
-    def output_shapes(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-        shapes: tuple[tuple[int, ...], ...] = (shape,)
-        for layer in self.layers:
-            shapes = layer.output_shapes(shapes[0])
-        return shapes
-
-    def as_inputs(self, x: Any) -> Array:
-        return self.layers[0].as_inputs(x)
-
-    def check_inputs(self, x: Array) -> None:
-        self.layers[0].check_inputs(x)
-
-    @property
-    def units(self) -> int:
-        """Of the last layer that has a size of its own."""
-        return next(layer.units for layer in reversed(self.layers) if type(layer).units is not Layer.units)
-
-
-def named(layers: Sequence[Layer]) -> dict[str, Layer]:
-    """Layers by their names; the second of one name gets a number, as in Keras."""
-    found: dict[str, Layer] = {}
-    for layer in layers:
-        name, number = layer.name, 0
-        while name in found:
-            number += 1
-            name = f"{layer.name}_{number}"
-        found[name] = layer
-    return found
-
-
-def expect_chain(layers: Sequence[tuple[str, Layer]]) -> None:
-    """ValueError where what one layer puts out is not what the next one takes."""
-    dims = [dim for _, layer in layers if (dim := taken(layer)) is not None]
-    shape: tuple[int, ...] = (1, 1) if layers[0][1].ndim == 2 else (1, 1, dims[0] if dims else 1)
-    for (name, layer), (above, following) in itertools.pairwise(layers):
-        shapes = layer.output_shapes(shape)
-        if len(shapes) > 1:
-            raise ValueError(f"layers: expected one output of {name}, below {above}; it returns {len(shapes)}")
-        (shape,) = shapes
-        if following.ndim not in (None, len(shape)):
-            raise ValueError(f"layers: {above} takes (batch, timesteps, ...); {name} puts out {len(shape)} axes")
-        if taken(following) not in (None, shape[-1]):
-            raise ValueError(f"layers: {above} takes {taken(following)} features; {name} puts out {shape[-1]}")
-
-
-def taken(layer: Layer) -> int | None:
-    """The number of features that a layer takes, where it has one."""
-    if isinstance(layer, TimeDistributed):
-        return taken(layer.layer)
-    return None if layer.kind == "embedding" else getattr(layer, "input_dim", None)
+    def input_dim(self) -> int | None:
+        return self.layer.input_dim

@@ -14,7 +14,7 @@ import tf_keras
 from helpers import assert_same, draw, forward, keras_outputs, pair, weights
 
 import parity
-from rnn_scratch import Bidirectional, Dense, Sequential, SimpleRNN, TimeDistributed
+from rnn_scratch import Bidirectional, Dense, Model, Node, Sequential, SimpleRNN, TimeDistributed
 from rnn_scratch.activations import ACTIVATIONS
 from rnn_scratch.cells import CELLS
 from rnn_scratch.layers import recurrent
@@ -696,3 +696,56 @@ def test_the_mask_rule_on_all_steps_at_once_is_that_of_each_step():
     assert_same(rule.visible(0, h[:, 0])[1], 0 * h[0, 0])
     (states,) = rule.states(every, (h,), (last,))
     assert_same(states, rule.output(every, h, last))
+
+
+# --- models ---
+
+
+def chain_of_two(**changed):
+    Wx, Wh, b = weights(UNITS, INPUT_DIM)
+    nodes = {
+        "first": Node(SimpleRNN(Wx, Wh, b), ("x",)),
+        "head": Node(Dense(draw(2, UNITS), np.ones(2)), ("first",)),
+    }
+    return Model({**nodes, **changed}, output_names=("head",), name="two")
+
+
+def test_a_model_of_nodes_is_the_chain_of_its_layers():
+    model, x = chain_of_two(), draw(BATCH, TIMESTEPS, INPUT_DIM)
+    chain = Sequential([node.layer for node in model.nodes.values()])
+    assert np.array_equal(model(x), chain(x))
+    assert model.output_shapes(x.shape) == chain.output_shapes(x.shape) == ((BATCH, 2),)
+    assert list(model.weights) == ["first.Wx", "first.Wh", "first.b", "head.W", "head.b"]
+    assert [node.inputs for node in chain.nodes.values()] == [("x",), ("simple_rnn",)]
+    assert (chain.input_names, chain.output_names) == (("x",), ("dense",))
+    other = model.mapped(lambda layer, name, array: 2 * array)
+    assert other.nodes["head"].layer is other.parts["head"]
+    assert not np.allclose(other(x), chain(x))
+
+
+def test_a_model_runs_node_by_node():
+    model, x = chain_of_two(), draw(BATCH, TIMESTEPS, INPUT_DIM)
+    states = model.initial_states(BATCH)
+    (first, (h,), after), (head, (y,), none) = model.run({"x": x}, {}, states)
+    assert (first, head, none) == ("first", "head", ())
+    assert np.array_equal(after[0], h)
+    assert np.array_equal(y, model(x))
+    (_, (whole,), _), (_, (same,), _) = model.run({"x": x}, {}, states, whole=True)
+    assert whole.shape == (BATCH, TIMESTEPS, UNITS)
+    assert np.array_equal(whole[:, -1], h)
+    assert np.array_equal(same, y)
+    outputs = model.outputs(x, sequences=True)
+    assert list(outputs) == ["first", "head"]
+    assert np.array_equal(outputs["first"], whole)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [{"first": ("y",)}, {"head": ("x",)}, {"head": ("first", "x")}, {"head": ("first",), "beside": ("first",)}],
+    ids=["another input", "past a layer", "two inputs", "a branch"],
+)
+def test_what_is_no_chain_is_refused(inputs):
+    nodes = chain_of_two().nodes
+    other = {name: Node(nodes.get(name, nodes["head"]).layer, fed) for name, fed in inputs.items()}
+    with pytest.raises(ValueError, match="model: expected layers one after another"):
+        chain_of_two(**other)

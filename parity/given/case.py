@@ -9,7 +9,6 @@ from parity.adapters.keras import from_keras as adapter
 from parity.cases.case import Case, case_id, draw_inputs, generator, leading
 from parity.errors import InputError, UnsupportedError
 from rnn_scratch.layers import Layer
-from rnn_scratch.wrappers import taken
 
 DRAWN_BATCH, DRAWN_TIMESTEPS = 4, 50
 
@@ -76,7 +75,7 @@ def input_features(layer: Layer) -> tuple[int, ...]:
     first = next(leading(layer), layer)
     if first.kind == "embedding":
         return ()
-    features = next((n for part in (*layer.parts.values(), layer) if (n := taken(part)) is not None), None)
+    features = next((part.input_dim for part in (*layer.parts.values(), layer) if part.input_dim), None)
     if features is None:
         raise InputError(f"{layer.name}: pass x or input_shape: nothing in it tells the size of its inputs")
     return (features,)

@@ -63,6 +63,10 @@ class Altered(Layer):
     def units(self) -> int:
         return self.inner.units
 
+    @property
+    def input_dim(self) -> int | None:
+        return self.inner.input_dim
+
 
 def altered(forward: Forward) -> Callable[[Layer], Layer]:
     return lambda layer: Altered(layer, forward)

@@ -339,8 +339,7 @@ def first(layer: Layer) -> Layer:
 
 
 def first_dim(layer: Layer) -> int:
-    own = first(layer)
-    return int(getattr(own, "input_dim", getattr(getattr(own, "layer", None), "input_dim", 0)))
+    return first(layer).input_dim or 0
 
 
 # --- run ---

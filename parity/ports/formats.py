@@ -241,7 +241,7 @@ def result_names(layer: Layer) -> list[str]:
 
 
 def input_dim(layer: Layer) -> int:
-    return next(int(part.input_dim) for part in leaves(layer) if hasattr(part, "input_dim"))
+    return next(int(part.input_dim) for part in leaves(layer) if part.input_dim)
 
 
 def leaves(layer: Layer) -> list[Layer]:

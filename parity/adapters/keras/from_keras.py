@@ -624,9 +624,7 @@ def to_keras(scratch: Any, *, batch_size: int | None = None, module: ModuleType 
 
 def build_shape(scratch: Layer, batch: int | None) -> tuple[int | None, ...]:
     inner = scratch.layer if isinstance(scratch, TimeDistributed) else scratch
-    if isinstance(inner, Embedding):
-        return (batch, None)
-    return (batch, None, getattr(inner, "input_dim", None))
+    return (batch, None) if isinstance(inner, Embedding) else (batch, None, inner.input_dim)
 
 
 def _to_model(scratch: Sequential, batch: int | None, module: ModuleType) -> Any:
@@ -636,8 +634,8 @@ def _to_model(scratch: Sequential, batch: int | None, module: ModuleType) -> Any
         shape: tuple[int | None, ...] = (batch, None)
         dtype = "int32"
     else:
-        wide = next((part for part in map(_innermost, scratch.layers) if hasattr(part, "input_dim")), None)
-        shape, dtype = (batch, None, getattr(wide, "input_dim", None)), first.dtype.name
+        features = next((part.input_dim for part in scratch.layers if part.input_dim), None)
+        shape, dtype = (batch, None, features), first.dtype.name
     steps = next((True for part in scratch.every(Recurrent) if part.unroll), False)
     if steps:
         raise UnsupportedError(
@@ -648,10 +646,6 @@ def _to_model(scratch: Sequential, batch: int | None, module: ModuleType) -> Any
         row_of(part).put(layer, part)
         set_states(layer, part)
     return model
-
-
-def _innermost(layer: Layer) -> Layer:
-    return _innermost(layer.layer) if isinstance(layer, TimeDistributed) else layer
 
 
 def set_states(layer: Any, scratch: Layer) -> None:
