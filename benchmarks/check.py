@@ -19,8 +19,9 @@ import pytest
 from common import ROOT, SHAPES, Array, Run, Shape, best_times, markdown, problem
 from forward import keras_predict
 
-from parity.adapters.keras import from_keras as keras_adapter
-from parity.adapters.keras.from_keras import muted_start
+from parity.adapters.keras.library import muted_start
+from parity.adapters.keras.oracle import Oracle
+from parity.adapters.keras.to_keras import to_keras
 from parity.api import check, check_grid
 from parity.cases.case import Case, grid
 from parity.checking import asking as survey
@@ -92,9 +93,9 @@ def grid_report() -> str:
 
     with muted_start(), pytest.MonkeyPatch.context() as patch:
         check_grid(None, grid()[:1])  # TensorFlow's own start
-        for owner, name in ((keras_adapter.Oracle, "ask"), (keras_adapter.Oracle, "converse")):
+        for owner, name in ((Oracle, "ask"), (Oracle, "converse")):
             patch.setattr(owner, name, timed(getattr(owner, name)))
-        patch.setattr(survey.adapter, "to_keras", timed(keras_adapter.to_keras))
+        patch.setattr(survey, "to_keras", timed(to_keras))
         spent, start = 0.0, time.perf_counter()
         report = check_grid(None, grid())
         seconds = time.perf_counter() - start
@@ -125,9 +126,6 @@ def measure_memory(whole: bool) -> dict[str, float | str]:
     layer, x, y = long_sequence()
     keras_layer = None
     if whole:  # TensorFlow itself is there before, too; what it takes for the million steps is counted
-        from parity import to_keras
-        from parity.adapters.keras.from_keras import Oracle
-
         keras_layer = to_keras(layer)
         Oracle(keras_layer, layer).ask(Case("warm-up", layer, x[:, :CHUNK]))
     before, start = peak_mb(), time.perf_counter()

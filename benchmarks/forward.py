@@ -15,7 +15,7 @@ import numpy as np
 from common import KINDS, SHAPES, Array, Run, Shape, best_times, markdown, problem
 
 from parity import MissingExtraError, to_keras
-from parity.adapters.keras.from_keras import muted_start
+from parity.adapters.keras.library import muted_start
 
 ROUNDS = 15
 SAME = 1e-4

@@ -10,7 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from parity.adapters.keras.from_keras import from_keras, to_keras
+    from parity.adapters.keras.from_keras import from_keras
+    from parity.adapters.keras.to_keras import to_keras
     from parity.api import ParityAssertionError, assert_parity, check
     from parity.errors import CandidateError, InputError, MissingExtraError, ModelError, ParityError, UnsupportedError
     from parity.porting import port
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "from_keras": "parity.adapters.keras.from_keras",
-    "to_keras": "parity.adapters.keras.from_keras",
+    "to_keras": "parity.adapters.keras.to_keras",
     "check": "parity.api",
     "assert_parity": "parity.api",
     "port": "parity.porting",

@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from parity.adapters.keras import from_keras as adapter
+from parity.adapters.keras import library
+from parity.adapters.keras.oracle import Installed, Oracle
+from parity.adapters.keras.precision import notes_on
 from parity.adapters.keras.saved import load_model
 from parity.candidates.functions import Candidate, Outputs, scratch
 from parity.cases.case import WEIGHTS, Case
@@ -79,10 +81,10 @@ def check(
     for name in needs(case) - asked.takes:
         raise CandidateError(f"candidate: this case has {name}; expected a function with a parameter of that name")
     survey = Survey(asked, settings)
-    result = survey.ask(adapter.Oracle(keras_layer, own), case, thorough=True)
+    result = survey.ask(Oracle(keras_layer, own), case, thorough=True)
     told = ["the Keras layer was not built: it was given random weights and biases"] if built else []
-    result = replace(result, notes=(*told, *adapter.notes_on(keras_layer), *result.notes))
-    return survey.report([result], adapter.environment(keras_layer))
+    result = replace(result, notes=(*told, *notes_on(keras_layer), *result.notes))
+    return survey.report([result], library.environment(keras_layer))
 
 
 def assert_parity(candidate: Any, keras_layer: Any, x: Any = None, **options: Any) -> Report:
@@ -138,7 +140,7 @@ def check_file(candidate: Any, path: str, **options: Any) -> Report:
     golden = files.load(path)
     asked: Candidate
     if candidate is None:
-        asked = adapter.Installed() if golden.answers else as_candidate(scratch)
+        asked = Installed() if golden.answers else as_candidate(scratch)
     elif isinstance(candidate, Mapping):
         asked = Outputs({golden.cases[n].id: value for n, value in candidate.items() if n < len(golden.cases)})
     else:
@@ -148,7 +150,7 @@ def check_file(candidate: Any, path: str, **options: Any) -> Report:
 
 def file_report(asked: Candidate, golden: files.Golden, survey: Survey) -> Report:
     if not golden.answers:
-        return check_cases(asked, golden.cases, replace(survey, no_keras=adapter.missing()))
+        return check_cases(asked, golden.cases, replace(survey, no_keras=library.missing()))
     first, *others = golden.cases
     for name in needs(first) - asked.takes:
         raise CandidateError(f"candidate: the file's first case has {name}; expected a candidate that takes it")

@@ -6,7 +6,8 @@ import tempfile
 from typing import Any
 
 from parity import disk
-from parity.adapters.keras import from_keras as adapter
+from parity.adapters.keras import library
+from parity.adapters.keras.from_keras import from_keras
 from parity.adapters.keras.saved import load_model
 from parity.api import check
 from parity.candidates.weights import Weights
@@ -31,9 +32,9 @@ def port(
     with disk.writing(path) as write, disk.writing(f"{path}.json") as write_manifest:
         if isinstance(keras_layer, str | os.PathLike):
             keras_layer = load_model(os.fspath(keras_layer))
-        own = adapter.from_keras(keras_layer)
+        own = from_keras(keras_layer)
         own.reset_state()
-        versions = {**reports.environment(), **adapter.environment(keras_layer)}
+        versions = {**reports.environment(), **library.environment(keras_layer)}
         made = ports.write(own, to, layout, versions)
         report, why = None, ""
         with tempfile.TemporaryDirectory(prefix="parity-") as folder:

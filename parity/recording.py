@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from parity import disk
-from parity.adapters.keras import from_keras as adapter
+from parity.adapters.keras import library
+from parity.adapters.keras.oracle import Oracle
 from parity.adapters.keras.saved import load_model
 from parity.candidates.functions import ANY, Answer
 from parity.cases.case import WEIGHTS, Case, companions, probes, two_calls
@@ -50,7 +51,7 @@ def record(
         if isinstance(keras_layer, str | os.PathLike):
             keras_layer = load_model(os.fspath(keras_layer))
         own, case, _ = put(keras_layer, x, input_shape, mask, initial_state, seed, ANY)
-        oracle = adapter.Oracle(keras_layer, own)
+        oracle = Oracle(keras_layer, own)
         found = [examine(oracle, question, Tolerance()) for question in recordable(case, cases, seed)]
         if found[0].verdict == "FAIL":
             raise InputError(f"{own.name}: Keras and the reference disagree on its outputs: nothing can be recorded")
@@ -86,7 +87,7 @@ def recordable(case: Case, groups: Sequence[str], seed: int) -> Iterator[Case]:
 
 def provenance(keras_layer: Any, own: Layer, seed: int) -> dict[str, Any]:
     """What recorded a file, and what its verdicts rest on."""
-    environment = {**reports.environment(), **adapter.environment(keras_layer)}
+    environment = {**reports.environment(), **library.environment(keras_layer)}
     slope = 0.2 if "tf_keras" in environment else 1 / 6
     policy = str(getattr(getattr(keras_layer, "dtype_policy", None), "name", own.dtype.name))
     dtypes = {part.dtype.name for part in (own, *own.parts.values())}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import parity
-from parity.adapters.keras import from_keras as adapter
+from parity.adapters.keras import oracle as keras_oracle
 from parity.cases.case import Case
 from parity.judging import judge
 
@@ -134,11 +134,11 @@ def test_a_candidate_cannot_spoil_the_check():
 def test_keras_in_blocks_is_keras(monkeypatch, sequences, backwards):
     k = layer(return_sequences=sequences, go_backwards=backwards, return_state=True)
     own = parity.from_keras(k)
-    oracle = adapter.Oracle(k, own)
+    oracle = keras_oracle.Oracle(k, own)
     state = np.random.default_rng(2).standard_normal((3, 5)).astype("float32")
     case = Case("blocks", own, X, initial_state=(state,))
     whole = oracle.ask(case)
-    monkeypatch.setattr(adapter, "BLOCK_STEPS", 3)
+    monkeypatch.setattr(keras_oracle, "BLOCK_STEPS", 3)
     for a, b in zip(whole.outputs, oracle.ask(case).outputs, strict=True):
         np.testing.assert_array_equal(a, b)
 

@@ -10,7 +10,7 @@ import pytest
 from keras import layers as L  # noqa: N812
 
 import parity
-from parity.adapters.keras.from_keras import Oracle
+from parity.adapters.keras.oracle import Oracle
 from parity.candidates.functions import scratch
 from parity.cases.case import Case, make_mask, probes, randomized
 from parity.given.candidate import as_candidate

@@ -264,8 +264,8 @@ def test_a_path_that_cannot_be_written_is_said_first(run, tmp_path):
 def test_an_interrupted_record_leaves_nothing(tmp_path, number):
     built("lstm").save(tmp_path / "model.keras")
     code = (
-        "import sys, time; from parity import golden; import parity.cli;"
-        "golden.provenance = lambda *a: (print('here', flush=True), time.sleep(60));"
+        "import sys, time; from parity import recording; import parity.cli;"
+        "recording.provenance = lambda *a: (print('here', flush=True), time.sleep(60));"
         f"sys.argv = ['parity', 'record', {str(tmp_path / 'model.keras')!r}, '-o', {str(tmp_path / 'golden.npz')!r}];"
         "parity.cli.main()"
     )

@@ -9,7 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from parity.adapters.keras import from_keras as adapter
+from parity.adapters.keras import library
+from parity.adapters.keras.from_keras import from_keras
+from parity.adapters.keras.oracle import Oracle
+from parity.adapters.keras.precision import notes_on
+from parity.adapters.keras.to_keras import to_keras
 from parity.candidates.functions import Answer, Candidate, Function, Outputs, parameters, scratch
 from parity.cases.case import Case, companions, probes, state_kept, two_calls
 from parity.checking.case_report import describe, summarize
@@ -62,12 +66,12 @@ class Survey:
                 report = self.ask(Function(scratch, parameters(scratch)), case, thorough=False)
                 told = f"Keras was not asked: {self.no_keras}"
                 return replace(report, keras_worst=None, notes=(told, *report.notes))
-            layer = adapter.to_keras(case.layer, batch_size=case.batch if case.layer.stateful else None)
-            own = adapter.from_keras(layer)  # with the precision and the rules for masks of the backend in use
+            layer = to_keras(case.layer, batch_size=case.batch if case.layer.stateful else None)
+            own = from_keras(layer)  # with the precision and the rules for masks of the backend in use
             own.reset_state()
             here = case.cast(own.dtype, layer=own)
-            report = self.ask(adapter.Oracle(layer, own), here, thorough=False)
-            return replace(report, notes=(*adapter.notes_on(layer), *report.notes))
+            report = self.ask(Oracle(layer, own), here, thorough=False)
+            return replace(report, notes=(*notes_on(layer), *report.notes))
         except (CandidateError, OracleError) as error:
             return CaseReport(case.id, "ERROR", notes=(str(error),))
 
@@ -216,7 +220,7 @@ class Survey:
 
     def report(self, results: Sequence[CaseReport], environment: Mapping[str, str] | None = None) -> Report:
         if environment is None:
-            environment = {} if self.no_keras else adapter.environment()
+            environment = {} if self.no_keras else library.environment()
         report = Report(
             tuple(results),
             tuple(self.not_asked()),

@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from parity.adapters.keras import from_keras as adapter
+from parity.adapters.keras.from_keras import from_keras
+from parity.adapters.keras.tree import static_input_shape
+from parity.adapters.keras.unbuilt import build_random
 from parity.cases.case import Case, case_id, draw_inputs, generator, leading
 from parity.errors import InputError, UnsupportedError
 from rnn_scratch.layers import Layer
@@ -24,13 +26,13 @@ def put(
 ) -> tuple[Layer, Case, bool]:
     """The layer taken out of Keras, the user's own case of it, and whether it had to be built."""
     shape = tuple(input_shape) if input_shape is not None else None if x is None else np.shape(x)[1:]
-    built = shape is not None and adapter.build_random(keras_layer, shape, seed)
-    own = adapter.from_keras(keras_layer)
+    built = shape is not None and build_random(keras_layer, shape, seed)
+    own = from_keras(keras_layer)
     if not own.state_units:
         kinds = ", ".join(part.kind for part in own.parts.values()) or own.kind
         raise UnsupportedError(f"{own.name}: expected at least one recurrent layer; it has {kinds}")
     own.reset_state()
-    batch, timesteps = adapter.static_input_shape(keras_layer)
+    batch, timesteps = static_input_shape(keras_layer)
     return own, make_case(own, x, shape, (batch, fixed[1] or timesteps), mask, initial_state, seed), built
 
 

@@ -26,21 +26,8 @@ from parity.candidates.functions import Answer
 from parity.cases.case import Case, named_dtype
 from parity.disk import LARGEST, arrays_in
 from parity.errors import InputError, ParityError
-from rnn_scratch import (
-    RNN,
-    Activation,
-    Bidirectional,
-    Dense,
-    Dropout,
-    Embedding,
-    GRUCell,
-    LSTMCell,
-    Masking,
-    Sequential,
-    SimpleRNNCell,
-    TimeDistributed,
-)
-from rnn_scratch.layers import PROFILES, Layer, Recurrent, recurrent
+from parity.kinds import registry
+from rnn_scratch.layers import Layer
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
@@ -52,23 +39,10 @@ DIGEST = 64
 
 # --- layers as data ---
 
-CELLS = {kind.name: kind for kind in (SimpleRNNCell, LSTMCell, GRUCell)}
-
 
 def describe(layer: Layer) -> dict[str, Any]:
     """A layer without its arrays, as JSON has it."""
-    found: dict[str, Any] = {"kind": layer.kind, "name": layer.name, "dtype": layer.dtype.name}
-    if isinstance(layer, Recurrent):
-        settings = {key: value for key, value in layer.cell.settings.items() if value is not None}
-        found |= {"cell": settings, "settings": layer.settings, "use_bias": layer.cell.use_bias}
-        found["profile"] = layer.profile.name
-    for name in ("merge_mode", "mask_zero", "mask_value", "use_bias"):
-        if hasattr(layer, name):
-            found[name] = getattr(layer, name)
-    if isinstance(layer, Dense | Activation):
-        found["activation"] = layer.activation.name
-    if isinstance(layer, RNN):
-        found["settings"] = layer.settings
+    found = {"kind": layer.kind, "name": layer.name, "dtype": layer.dtype.name, **registry.describe(layer)}
     if layer.parts:
         found["parts"] = [[name, describe(part)] for name, part in layer.parts.items()]
     return found
@@ -76,44 +50,11 @@ def describe(layer: Layer) -> dict[str, Any]:
 
 def rebuild(found: Mapping[str, Any], weights: Mapping[str, Array]) -> Layer:
     """The layer of a description and its arrays by name."""
-
-    def own(name: str) -> Any:
-        return weights.get(name)
-
-    kind, name = found["kind"], found["name"]
-    parts = {
-        part: rebuild(
-            inner, {key.removeprefix(f"{part}."): a for key, a in weights.items() if key.startswith(f"{part}.")}
-        )
-        for part, inner in found.get("parts", [])
-    }
-    layers: list[Any] = list(parts.values())
-    layer: Layer
-    if kind in CELLS:
-        layer = recurrent(CELLS[kind](own("Wx"), own("Wh"), own("b"), **found["cell"]), found["settings"])
-        layer.profile = PROFILES[found["profile"]]
-    elif kind == "bidirectional":
-        layer = Bidirectional(*layers, merge_mode=found["merge_mode"])
-    elif kind == "rnn":
-        layer = RNN([part.cell for part in layers], **found["settings"])
-    elif kind == "time_distributed":
-        layer = TimeDistributed(*layers)
-    elif kind == "sequential":
-        layer = Sequential(layers)
-        layer.parts = parts
-    elif kind == "dense":
-        layer = Dense(own("W"), own("b"), activation=found["activation"])
-    elif kind == "embedding":
-        layer = Embedding(own("E"), mask_zero=found["mask_zero"])
-    elif kind == "masking":
-        layer = Masking(found["mask_value"], dtype=named_dtype(found["dtype"]))
-    elif kind == "activation":
-        layer = Activation(found["activation"], dtype=named_dtype(found["dtype"]))
-    elif kind == "dropout":
-        layer = Dropout(dtype=named_dtype(found["dtype"]))
-    else:
-        raise ValueError(f"no layer of the kind {kind!r}")
-    layer.name = name
+    parts = {name: rebuild(inner, below(f"{name}.", weights)) for name, inner in found.get("parts", [])}
+    if found["kind"] not in registry.rebuild:
+        raise ValueError(f"no layer of the kind {found['kind']!r}")
+    layer = registry.rebuild[found["kind"]](found, weights, parts)
+    layer.name = found["name"]
     return layer
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from parity.errors import UnsupportedError
 from parity.kinds import load, place
+from rnn_scratch.cells import Cell
 from rnn_scratch.layers import Layer
 
 if TYPE_CHECKING:
@@ -80,6 +81,10 @@ class Open(Generic[P, T]):
         return self._texts(layer, *args, **kwargs)
 
 
+def _exactly(declared: Callable[Concatenate[Layer, P], T]) -> Open[P, T]:
+    return Open(declared, exact=True)
+
+
 class Table(Generic[T]):
     """Texts of kinds by a name: of a class of Keras's, or of rnn_scratch's `Layer.kind`."""
 
@@ -121,28 +126,31 @@ within: Table[Callable[[KerasLayer], Sequence[KerasLayer]]] = Table("within")
 """By Keras's class, of wrappers alone: within(keras_layer) -> the Keras layers that it wraps, in the order of their
 states."""
 
-weightless: set[str] = set()
-"""Keras's classes that never have weights; so none is missing in one of them."""
-
 
 def covered() -> str:
     """What can be taken from Keras, as messages say it."""
     return ", ".join(take) + ", and Sequential or functional models of these one after another"
 
 
-def _make(layer: Layer, module: ModuleType, extra: Mapping[str, Any]) -> KerasLayer:
+@_exactly
+def make(layer: Layer, module: ModuleType, extra: Mapping[str, Any]) -> KerasLayer:
     """The Keras layer of that one, not built. module: `keras` or `tf_keras`. extra: further arguments of its class, in
     the place of the layer's own."""
     raise NotImplementedError
 
 
-def _fill(layer: Layer, keras_layer: KerasLayer) -> None:
+@_exactly
+def fill(layer: Layer, keras_layer: KerasLayer) -> None:
     """Put the layer's weights into the built Keras layer that `make` made of it."""
     raise NotImplementedError
 
 
-make = Open(_make, exact=True)
-fill = Open(_fill, exact=True)
+example: Table[Callable[[np.random.Generator], Layer]] = Table("example")
+"""By Keras's class of a layer, or of a cell: example(rng) -> a small float64 layer, 2 features in, on which it is
+measured whether Keras computes the kind in float64. What has none is taken to compute as Dense does."""
+
+cell: Table[type[Cell]] = Table("cell")
+"""By Keras's class of a cell: rnn_scratch's."""
 
 # --- golden files ---
 
@@ -164,7 +172,8 @@ within it, rebuilt."""
 
 @Open
 def draw(layer: Layer, rng: np.random.Generator, distribution: str) -> Arrays:
-    """New arrays in float64 in the place of the layer's own ones, by name and in their order, parts left out.
+    """New arrays in float64 in the place of the layer's own ones, by name and in their order, parts left out. Asked
+    only of layers that have some.
 
     distribution: normal, keras, uniform or chaotic; see `parity.cases`.
     """

@@ -16,7 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.adapters.keras import from_keras as adapter
+from parity.adapters.keras import library
+from parity.adapters.keras.from_keras import from_keras
+from parity.adapters.keras.oracle import Oracle
+from parity.adapters.keras.to_keras import to_keras
 from parity.candidates.functions import ANY, Answer, Candidate
 from parity.cases.case import Case, companions, generator, grid, probes, two_calls
 from parity.checking.asking import again
@@ -316,11 +319,11 @@ def implementations(score: Score, cases: Sequence[Case], step: Callable[[str], N
     """Every correct implementation on every case, by every question; and Keras."""
     for case in cases:
         step(case.id)
-        keras_layer = adapter.to_keras(case.layer, batch_size=case.batch if case.layer.stateful else None)
-        own = adapter.from_keras(keras_layer)
+        keras_layer = to_keras(case.layer, batch_size=case.batch if case.layer.stateful else None)
+        own = from_keras(keras_layer)
         own.reset_state()
-        backend = f"Keras on {adapter.backend_of(keras_layer)}"
-        keras = (backend, adapter.Oracle(keras_layer, own), replace(case, layer=own))
+        backend = f"Keras on {library.backend_of(keras_layer)}"
+        keras = (backend, Oracle(keras_layer, own), replace(case, layer=own))
         others = ((name, candidate, case) for name, candidate in correct(case))
         for name, candidate, asked in (keras, *others):
             plain = name in ("torch", "onnxruntime")

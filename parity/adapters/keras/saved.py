@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from parity.adapters.keras.from_keras import keras, muted_start
+from parity.adapters.keras.library import keras, muted_start
 from parity.errors import MissingExtraError, ModelError
 from parity.terminal import briefly
 

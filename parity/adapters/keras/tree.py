@@ -1,0 +1,134 @@
+"""The layers that a Keras layer or model is made of, and those of its variables that hold states."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from parity.adapters.keras.library import Tensor, family, flat_states
+from parity.errors import UnsupportedError
+from parity.kinds import registry
+from parity.kinds.registry import KerasLayer
+
+Node = Any
+"""Of Keras's own graph of a functional model."""
+
+MODELS = ("Sequential", "Functional")
+
+
+def is_model(layer: KerasLayer) -> bool:
+    return type(layer).__name__ in MODELS and family(layer) != ""
+
+
+# --- a model as a chain ---
+
+
+def chain(model: KerasLayer) -> list[KerasLayer]:
+    """The layers of a model, one after another, models within it taken apart. UnsupportedError names a branch."""
+    if type(model).__name__ == "Functional":
+        layers = _functional_chain(model)
+    else:
+        layers = [part for part in model.layers if type(part).__name__ != "InputLayer"]
+    if not layers:
+        raise UnsupportedError(f"model {model.name}: expected layers; it has no layers")
+    foreign = [part for part in layers if not _known(part)]
+    if foreign:
+        names = ", ".join(f"{part.name} ({type(part).__name__})" for part in foreign)
+        raise UnsupportedError(f"model {model.name}: {names} is not covered; covered: {registry.covered()}")
+    return [inner for part in layers for inner in (chain(part) if is_model(part) else [part])]
+
+
+def _known(layer: KerasLayer) -> bool:
+    return is_model(layer) or (type(layer).__name__ in registry.take and family(layer) != "")
+
+
+def _functional_chain(model: KerasLayer) -> list[KerasLayer]:
+    if len(model.inputs) != 1:
+        names = ", ".join(str(getattr(tensor, "name", tensor)) for tensor in model.inputs)
+        raise UnsupportedError(f"model {model.name}: expected one input; it has {len(model.inputs)} ({names})")
+    layers: list[KerasLayer] = []
+    before: Node = None
+    for node, owner in _nodes(model):
+        if type(owner).__name__ != "InputLayer":
+            _expect_next(model, node, owner, before)
+            if owner in layers:
+                raise UnsupportedError(f"model {model.name}: {owner.name} is called more than once; expected once")
+            layers.append(owner)
+        before = node
+    made = _outputs_of(before)
+    if not layers or {id(tensor) for tensor in model.outputs} != {id(tensor) for tensor in made}:
+        raise UnsupportedError(
+            f"model {model.name}: expected the outputs of its last layer, {len(made)}; it has {len(model.outputs)}"
+        )
+    return layers
+
+
+def _nodes(model: KerasLayer) -> Iterator[tuple[Node, KerasLayer]]:
+    """From the input on, each node with the layer that it is a call of. UnsupportedError for two side by side."""
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        nodes = model._nodes_by_depth[depth]
+        owners = [getattr(node, "operation", None) or node.layer for node in nodes]
+        if len(nodes) > 1:
+            raise UnsupportedError(
+                f"model {model.name}: a branch: {' and '.join(owner.name for owner in owners)} stand side by side; "
+                "expected layers one after another"
+            )
+        yield nodes[0], owners[0]
+
+
+def _expect_next(model: KerasLayer, node: Node, owner: KerasLayer, before: Node) -> None:
+    """UnsupportedError for a node that takes anything but what the one before it puts out."""
+    fed = getattr(getattr(node, "arguments", None), "keras_tensors", None)
+    fed = node.keras_inputs if fed is None else fed
+    if len(fed) != 1 or list(node.parent_nodes) != [before]:
+        raise UnsupportedError(
+            f"model {model.name}: {owner.name} ({type(owner).__name__}) takes {len(fed)} inputs or not the one "
+            "before it, a branch; expected layers one after another"
+        )
+
+
+def _outputs_of(node: Node) -> list[Tensor]:
+    made = node.output_tensors if hasattr(node, "output_tensors") else node.outputs
+    return list(made) if isinstance(made, tuple | list) else [made]
+
+
+# --- within a layer ---
+
+
+def leaves(layer: KerasLayer) -> Iterator[KerasLayer]:
+    """The layers within it that wrap none, itself where it wraps none."""
+    kind = type(layer).__name__
+    inner = chain(layer) if is_model(layer) else registry.within[kind](layer) if kind in registry.within else None
+    if inner is None:
+        yield layer
+        return
+    for part in inner:
+        yield from leaves(part)
+
+
+def is_cell(layer: KerasLayer) -> bool:
+    return type(layer).__name__ in registry.cell
+
+
+def cells_in(layer: KerasLayer) -> Iterator[KerasLayer]:
+    """The cells that are looped in a layer, from the input up; a bare cell is its own."""
+    for leaf in leaves(layer):
+        if is_cell(leaf):
+            yield leaf
+        elif hasattr(leaf, "cell"):
+            yield from leaf.cell.cells if type(leaf.cell).__name__ == "StackedRNNCells" else [leaf.cell]
+
+
+def state_variables(layer: KerasLayer) -> list[Any]:
+    """The variables in which a stateful layer or model keeps its state, in the order of its states."""
+    stateful = [leaf for leaf in leaves(layer) if getattr(leaf, "stateful", False)]
+    return flat_states([leaf.states for leaf in stateful])
+
+
+def static_input_shape(model: KerasLayer) -> tuple[int | None, int | None]:
+    """(batch, timesteps) that a model or layer was built for, None where either is open."""
+    try:
+        shape = getattr(model, "input_shape", None)
+    except (AttributeError, ValueError):
+        return None, None
+    if not isinstance(shape, tuple) or len(shape) < 2 or not all(n is None or isinstance(n, int) for n in shape[:2]):
+        return None, None
+    return shape[0], shape[1]

@@ -1,0 +1,44 @@
+"""Dropout, and every layer beside it that only matters in training: y = x."""
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from parity.adapters.keras.precision import dtype_of
+from parity.cases.case import named_dtype
+from parity.kinds import registry
+from parity.kinds.registry import Array, Convert, KerasLayer
+from rnn_scratch import Dropout
+from rnn_scratch.layers import Layer
+
+
+@registry.take.register(
+    "Dropout",
+    "SpatialDropout1D",
+    "GaussianNoise",
+    "GaussianDropout",
+    "AlphaDropout",
+    "ActivityRegularization",
+)
+def take(layer: KerasLayer, convert: Convert) -> Layer:
+    return Dropout(dtype=dtype_of(layer))
+
+
+@registry.make.register(Dropout)
+def make(layer: Dropout, module: ModuleType, extra: Mapping[str, Any]) -> KerasLayer:
+    return module.layers.Dropout(0.0, dtype=layer.dtype.name, **extra)
+
+
+@registry.fill.register(Dropout)
+def fill(layer: Dropout, keras_layer: KerasLayer) -> None:
+    """It has no weights."""
+
+
+@registry.describe.register(Dropout)
+def describe(layer: Dropout) -> dict[str, Any]:
+    return {}
+
+
+@registry.rebuild.register("dropout")
+def rebuild(described: Mapping[str, Any], weights: Mapping[str, Array], parts: Mapping[str, Layer]) -> Layer:
+    return Dropout(dtype=named_dtype(described["dtype"]))
