@@ -17,7 +17,7 @@ from parity.golden import file as files
 from parity.judging.findings import Tolerance
 from parity.judging.judge import examine
 from parity.report import provenance as reports
-from parity.rounding.balls import ARITHMETIC
+from parity.rounding.arithmetic import ARITHMETIC
 from rnn_scratch.layers import Layer
 
 GROUPS = ("inputs", "companions", "probes", "lattices")
@@ -91,7 +91,7 @@ def provenance(keras_layer: Any, own: Layer, seed: int) -> dict[str, Any]:
     slope = 0.2 if "tf_keras" in environment else 1 / 6
     policy = str(getattr(getattr(keras_layer, "dtype_policy", None), "name", own.dtype.name))
     dtypes = {part.dtype.name for part in (own, *own.parts.values())}
-    arithmetic = {name: vars(ARITHMETIC[name]) for name in sorted(dtypes)}
+    arithmetic = {name: ARITHMETIC[name].facts() for name in sorted(dtypes)}
     return {
         "environment": environment,
         "dtype_policy": policy,

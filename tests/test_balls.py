@@ -6,7 +6,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from parity.rounding.balls import ARITHMETIC, Ball, Factor
+from parity.rounding.arithmetic import ARITHMETIC
+from parity.rounding.balls import Ball
+from parity.rounding.factors import Factor
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # overflow and division by zero are drawn as well
 
@@ -189,7 +191,7 @@ STRANGERS = {
     "a complex number": 1j,
     "complex numbers": np.ones(3, complex),
     "objects": np.array([1.0, 2.0, 3.0], object),
-    "a matrix of weights": Factor(np.ones((3, 3)), ARITHMETIC["float32"]),
+    "a matrix of weights": Factor(np.ones((3, 3)), "float32", np.float32),
 }
 
 
@@ -206,7 +208,7 @@ def test_what_a_ball_does_not_know_how_to_round_it_refuses(name, stranger, swapp
 
 @pytest.mark.parametrize("value", [0.5, 3.3, "x", None])
 def test_a_sum_that_is_not_rounded_yet_refuses_what_it_does_not_know(value):
-    with pytest.raises(TypeError, match="balls, sums and arrays"):
+    with pytest.raises(TypeError, match="balls, sums and arrays can be added"):
         SUM + value
 
 

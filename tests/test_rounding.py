@@ -27,8 +27,11 @@ from zoo import (
 
 from parity.cases.case import make_mask
 from parity.judging import judge as judging
-from parity.rounding import balls as rounding
-from parity.rounding.balls import ARITHMETIC, Ball, binade, granularity, largest_finite
+from parity.rounding import arithmetic, functions, magnitudes
+from parity.rounding.arithmetic import ARITHMETIC
+from parity.rounding.balls import Ball
+from parity.rounding.magnitudes import binade, granularity, largest_finite
+from parity.rounding.perturbed import Run
 from rnn_scratch import SimpleRNN, SimpleRNNCell
 from rnn_scratch.activations import ACTIVATIONS
 
@@ -51,7 +54,7 @@ def slow_settings(examples):
 # --- no correct evaluation leaves its ball ---
 
 
-def magnitudes(low, high):
+def spread_evenly(low, high):
     """Weights of any sign whose decimal exponents are spread evenly."""
     return lambda rng, *shape: rng.choice([-1, 1], shape) * 10 ** rng.uniform(low, high, shape)
 
@@ -74,14 +77,14 @@ SCHEMES = {
     "dyadic": by_shape(lambda rng, *shape: rng.integers(-64, 65, shape) / 64),
 }
 EXTREMES = {
-    "float16": {"wide": by_shape(magnitudes(-6, 4)), "subnormal": by_shape(magnitudes(-8, -5))},
+    "float16": {"wide": by_shape(spread_evenly(-6, 4)), "subnormal": by_shape(spread_evenly(-8, -5))},
     "float32": {
-        "wide": by_shape(magnitudes(-30, 15)),
-        "tiny": by_shape(magnitudes(-30, -20)),
-        "subnormal": by_shape(magnitudes(-45, -37)),
-        "huge": by_shape(magnitudes(10, 30)),
+        "wide": by_shape(spread_evenly(-30, 15)),
+        "tiny": by_shape(spread_evenly(-30, -20)),
+        "subnormal": by_shape(spread_evenly(-45, -37)),
+        "huge": by_shape(spread_evenly(10, 30)),
     },
-    "float64": {"wide": by_shape(magnitudes(-300, 150)), "subnormal": by_shape(magnitudes(-323, -300))},
+    "float64": {"wide": by_shape(spread_evenly(-300, 150)), "subnormal": by_shape(spread_evenly(-323, -300))},
 }
 SIZE = st.floats(0, 6).map(lambda power: round(2**power))
 
@@ -171,7 +174,7 @@ def test_no_correct_float64_evaluation_leaves_its_ball(config):
 
 
 def without(monkeypatch, dtype, **fields):
-    monkeypatch.setitem(rounding.ARITHMETIC, dtype, replace(ARITHMETIC[dtype], **fields))
+    monkeypatch.setitem(arithmetic.ARITHMETIC, dtype, replace(ARITHMETIC[dtype], **fields))
 
 
 def passes_only_with(term, ask):
@@ -289,8 +292,8 @@ def test_needs_the_references_own_rounding(monkeypatch):
     wide.b = 1e-9 * wide.b.astype("f")
     y = loop(rounded_once(wide), wide, x)
     without(monkeypatch, "float64", accumulation=2.0**-80)
-    monkeypatch.setattr(rounding, "granularity", lambda array: 0.0)
-    passes_only_with(lambda: monkeypatch.setattr(rounding, "REFERENCE_UNIT", 0.0), lambda: judge(y, wide, x))
+    monkeypatch.setattr(magnitudes, "granularity", lambda array: 0.0)
+    passes_only_with(lambda: monkeypatch.setattr(arithmetic, "REFERENCE_UNIT", 0.0), lambda: judge(y, wide, x))
 
 
 def one_unit(activation, z, dtype="float32"):
@@ -310,7 +313,7 @@ def test_needs_the_references_own_functions(monkeypatch):
     table(monkeypatch, "tanh", ulps=0, ulps64=0, absolute=0)
     layer, x = one_unit("tanh", np.linspace(-4, 4, 20_001), "float64")
     y = np.vectorize(math.tanh)(x)
-    passes_only_with(lambda: monkeypatch.setattr(rounding, "FUNCTION_ERROR", 0.0), lambda: judge(y, layer, x))
+    passes_only_with(lambda: monkeypatch.setattr(functions, "FUNCTION_ERROR", 0.0), lambda: judge(y, layer, x))
 
 
 def eigen_tanh(z):
@@ -363,7 +366,7 @@ def test_needs_the_allowance_of_softmax(monkeypatch):
     layer = layer.replace(Wx=np.round(4 * layer.Wx), Wh=0 * layer.Wh, b=0 * layer.b)
     x = np.round(inputs(layer))
     passes_only_with(
-        lambda: monkeypatch.setattr(rounding, "coupled_allowance", lambda z, e, y, a: np.full_like(y, a.tiny)),
+        lambda: monkeypatch.setattr(functions, "coupled_allowance", lambda z, e, y, a: np.full_like(y, a.tiny)),
         lambda: judge(layer(x), layer, x),
     )
 
@@ -377,7 +380,7 @@ def test_needs_the_coupling_of_softmax(monkeypatch):
     layer = SimpleRNN(Wx, np.zeros((2, 2), np.float32), activation="softmax", return_sequences=True)
     x = np.ones((1, 1, 65), np.float32)
     y = loop(ordered(layer, ORDERS["sequential"]), layer, x)
-    coupled = rounding.coupled_reach
+    coupled = functions.coupled_reach
 
     def alone(z, e, y):
         """Each unit as if the others were certain."""
@@ -385,7 +388,7 @@ def test_needs_the_coupling_of_softmax(monkeypatch):
         reach = [coupled(z, e[..., unit, :], y)[..., unit] for unit in range(z.shape[-1])]
         return np.stack(reach, axis=-1)
 
-    passes_only_with(lambda: monkeypatch.setattr(rounding, "coupled_reach", alone), lambda: judge(y, layer, x))
+    passes_only_with(lambda: monkeypatch.setattr(functions, "coupled_reach", alone), lambda: judge(y, layer, x))
 
 
 def test_needs_runs_whose_signs_are_all_alike(monkeypatch):
@@ -395,7 +398,7 @@ def test_needs_runs_whose_signs_are_all_alike(monkeypatch):
     x = np.full((1, 3000, 1), 0.1, np.float32)
     y = layer(x)
     assert judge(y, layer, x).method == ["sampled"]
-    signs = rounding.Run.signs
+    signs = Run.signs
 
     def random_only(self, shape):
         drawn = signs(self, shape).reshape(self.copies, -1)
@@ -405,7 +408,7 @@ def test_needs_runs_whose_signs_are_all_alike(monkeypatch):
 
     finding = judge(y, layer, x)
     assert (finding.verdict, finding.proved) == ("PASS", False)
-    monkeypatch.setattr(rounding.Run, "signs", random_only)
+    monkeypatch.setattr(Run, "signs", random_only)
     assert judge(y, layer, x).evidence.worst > 1 > 5 * finding.evidence.worst
 
 
@@ -439,7 +442,7 @@ def test_needs_to_see_that_a_sum_is_exact(monkeypatch, activation):
     assert judge(layer(x, initial_state=h), layer, x, None, h).tally.max_abs == 0
     y = nudged(layer(x, initial_state=h))
     fails_only_with(
-        lambda: monkeypatch.setattr(rounding, "granularity", lambda array: 0.0),
+        lambda: monkeypatch.setattr(magnitudes, "granularity", lambda array: 0.0),
         lambda: judge(y, layer, x, None, h),
     )
 
@@ -478,7 +481,7 @@ def test_reach_holds_whatever_the_function_does_inside(name):
     f, rng = ACTIVATIONS[name], np.random.default_rng(0)
     z = rng.normal(0, 4, 2000)
     e = 10 ** rng.uniform(-9, 1, z.shape)
-    reach = rounding.reach(f, z, e, f.f(z))
+    reach = functions.reach(f, z, e, f.f(z))
     for inside in (
         *(z + e * part for part in (-1, -0.9, -0.5, 0.1, 0.7, 1)),
         *(np.clip(c, z - e, z + e) for c in f.turns),
@@ -495,7 +498,7 @@ def test_needs_the_turns(name):
     z = turn - e + 0.1
     y = f.f(z)
     moved = np.abs(f.f(np.array([turn])) - y)
-    assert rounding.reach(f, z, e, y) >= moved > rounding.reach(replace(f, turns=()), z, e, y)
+    assert functions.reach(f, z, e, y) >= moved > functions.reach(replace(f, turns=()), z, e, y)
     around = turn + np.linspace(-1e-2, 1e-2, 5)
     assert np.argmin(f.f(around)) == 2
     assert f.low <= f.f(np.array([turn])) <= f.low + 2e-7
@@ -515,7 +518,7 @@ def test_softmax_reach_holds_for_every_corner():
     rng = np.random.default_rng(0)
     z, e = rng.normal(0, 3, (50, 4)), 10 ** rng.uniform(-9, 3, (50, 4))
     f = ACTIVATIONS["softmax"].f
-    reach = rounding.coupled_reach(z, e, f(z))
+    reach = functions.coupled_reach(z, e, f(z))
     for corner in np.ndindex(3, 3, 3, 3):
         assert np.all(np.abs(f(z + e * (np.array(corner) - 1)) - f(z)) <= reach * (1 + 1e-12))
 

@@ -28,7 +28,7 @@ from parity.judging.judge import Asker, examine, judge_answer, rejudge
 from parity.mistakes.catalogue import MISTAKES
 from parity.report import provenance
 from parity.report.data import CaseReport, Cause, Report
-from parity.rounding.balls import NARROWER
+from parity.rounding.arithmetic import NARROWER
 from rnn_scratch import Sequential
 
 AGAIN_STEPS = 1000

@@ -20,7 +20,7 @@ from parity.judging.judge import last_dtype, rejudge
 from parity.mistakes.catalogue import MISTAKES
 from parity.mistakes.entry import Mistake, Variants
 from parity.report.data import Blind, Cause
-from parity.rounding.balls import ARITHMETIC
+from parity.rounding.arithmetic import ARITHMETIC
 from rnn_scratch.layers import Recurrent
 
 SECONDS = 1.2

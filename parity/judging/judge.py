@@ -23,7 +23,9 @@ from parity.candidates.matching import onnx_y
 from parity.cases.case import Case, generator
 from parity.errors import CandidateError
 from parity.judging.findings import Finding, Tally, Tolerance, largest
-from parity.rounding.balls import ARITHMETIC, Arithmetic, Ball, Run, Shaken, on_balls
+from parity.rounding.arithmetic import Arithmetic, chosen
+from parity.rounding.balls import Ball, on_balls
+from parity.rounding.perturbed import Run
 from rnn_scratch import Bidirectional, Sequential
 from rnn_scratch.layers import Layer, Recurrent
 
@@ -99,7 +101,7 @@ def viewed(case: Case, answer: Answer, finding: Finding) -> Answer:
 
 
 def exact(values: Array, arithmetic: Arithmetic | None = None) -> Ball:
-    return Ball(values.astype(np.float64), arithmetic or ARITHMETIC[values.dtype.name])
+    return Ball(values.astype(np.float64), chosen(values.dtype, arithmetic))
 
 
 def last_dtype(layer: Layer) -> np.dtype[Any]:
@@ -237,7 +239,7 @@ class Judge:
         self.layer, self.x, self.mask, self.start = layer, x, mask, start
         self.finding, self.tolerance, self.asker = finding, tolerance, asker
         self.override = arithmetic
-        self.arithmetic = arithmetic or ARITHMETIC[last_dtype(layer).name]
+        self.arithmetic = chosen(last_dtype(layer), arithmetic)
         self.lifted = on_balls(layer, arithmetic)
         if isinstance(x, Ball) and x.dtype != layer.dtype:
             self.x = x.astype(layer.dtype)
@@ -289,7 +291,7 @@ class Judge:
                 return
             mask = self.mask_after([layer for layer, _ in span.values()], x, mask)
             dtype = last_dtype(layer)
-            x = Ball(seen[0].astype(np.float64), self.override or ARITHMETIC[dtype.name])
+            x = Ball(seen[0].astype(np.float64), chosen(dtype, self.override))
             x.relative = x.arithmetic.unit  # what goes on may be wider than what is returned
             span = {}
 
@@ -664,11 +666,11 @@ class Judge:
 
     def sampled(self, x: Any, mask: Mask | None) -> list[Spread]:
         """For each result, the float64 reference and how far runs of it spread that have every rounding replaced by
-        the largest allowed one (`Shaken`)."""
+        the largest allowed one (`Run`)."""
         copies, batch = RUNS + 1, self.batch
         name = self.asker.case.id if self.asker else self.layer.name
         run = Run(copies, batch, generator(0, f"{name} signs"))
-        arithmetic = Shaken(self.override or ARITHMETIC[self.layer.dtype.name], run)
+        arithmetic = chosen(self.layer.dtype, self.override).perturbed(run)
 
         def tiled(array: Array) -> Array:
             return np.tile(array, (copies, *[1] * (array.ndim - 1)))
@@ -676,7 +678,7 @@ class Judge:
         def shaken(ball: Ball) -> Ball:
             mid = Ball(tiled(ball.mid), arithmetic)
             moved = ball.rad is not None or np.any(ball.relative)
-            return arithmetic.settled(mid.mid, tiled(ball.radius)) if moved else mid
+            return Ball(run.moved(mid.mid, tiled(ball.radius)), arithmetic) if moved else mid
 
         states = tuple(shaken(self.exactly(state)) for state in self.start)
         layer, steps = self.lifted, x.shape[1]
