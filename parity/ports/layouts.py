@@ -1,28 +1,22 @@
-"""The layouts in which libraries keep a recurrent layer's weights: one table, and both ways through it.
+"""The layouts in which libraries keep a recurrent layer's weights: one table, and both ways through it for one cell.
 
 A layout says under which names the arrays stand, which way they lie, in which order their gates follow and how many
 biases there are. Gates are named by Keras's letters: i f c o of LSTM (others say g for c), z r h of GRU (others say n
 for h). `docs/porting.md` is made from this table: `python -m parity.ports.layouts > docs/porting.md`.
 """
 
-import contextlib
-import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from parity.errors import InputError, UnsupportedError
-from rnn_scratch import Bidirectional, Dense, Embedding
-from rnn_scratch.cells import Cell
-from rnn_scratch.layers import Layer, Recurrent
+from rnn_scratch.base import Array
+from rnn_scratch.cells import CELLS, Cell
 
-Array = NDArray[Any]
 Arrays = dict[str, Array]
 
-KINDS = {"simple_rnn": "h", "lstm": "ifco", "gru": "zrh"}
+KINDS = {name: "".join(cell.gates) for name, cell in CELLS.items()}
 """The gates of each kind in Keras's order, which is rnn_scratch's."""
 
 
@@ -32,9 +26,12 @@ class Layout:
 
     names: of what stands for Wx, Wh and the biases; with {gate}, an array for each gate. columns: one column a unit and
     gate, as Keras has it, not one row. gates: of each kind that it knows, the order. biases: how many it has; where
-    that is not the layer's own number, "fold" of them. reverse: what is added to the names of a Bidirectional's second
-    layer; without it, each direction has its own path. axis: whether each array has a leading axis of directions.
-    dense, embedding: the names of their arrays. first: which axis of x comes first. rule: in words.
+    that is not the layer's own number, zeros stand for the others, and they are added up on the way back. joined: they
+    stand end to end in one array. axis: each array has a leading axis of directions. reverse: what is added to the
+    names of a Bidirectional's second layer; without it, each direction has its own path. first: which axis of x comes
+    first. letters: what it calls a gate that is not Keras's letter. rule: all this in words.
+
+    How layers that are not recurrent stand in it, their kinds know: `registry.arrays`.
     """
 
     name: str
@@ -48,9 +45,12 @@ class Layout:
     joined: bool = False
     axis: bool = False
     reverse: str | None = None
-    dense: tuple[str, str] = ("W", "b")
-    embedding: str = "E"
     letters: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def by_gate(self) -> bool:
+        """Whether there is an array for each gate."""
+        return "{gate}" in self.names[0]
 
 
 LAYOUTS = {
@@ -70,8 +70,6 @@ LAYOUTS = {
             "One column a unit and gate: `x @ kernel`. One bias; of GRU with reset_after two, as the rows of one "
             "array: the input's, then the recurrent one.",
             columns=True,
-            dense=("kernel", "bias"),
-            embedding="embeddings",
         ),
         Layout(
             "torch",
@@ -84,8 +82,6 @@ LAYOUTS = {
             gates={"simple_rnn": "h", "lstm": "ifco", "gru": "rzh"},
             biases=2,
             reverse="_reverse",
-            dense=("weight", "bias"),
-            embedding="weight",
             letters={"c": "g", "h": "n"},
         ),
         Layout(
@@ -116,15 +112,6 @@ LAYOUTS = {
 GATE_NAMES = {"i": "input", "f": "forget", "c": "cell", "o": "output", "h": "hidden"}
 """What {gate} stands for."""
 
-EQUATIONS = {
-    "simple_rnn": "h_t = tanh(Wx x_t + Wh h_{t-1} + b)",
-    "lstm": "i, f, o = sigmoid(Wx x_t + Wh h_{t-1} + b); c~ = tanh(Wx x_t + Wh h_{t-1} + b); "
-    "c_t = f c_{t-1} + i c~; h_t = o tanh(c_t)",
-    "gru": "z, r = sigmoid(Wx x_t + Wh h_{t-1} + b); "
-    "h~ = tanh(Wx x_t + b + r (Wh h_{t-1} + b_h)) with reset_after, tanh(Wx x_t + Wh (r h_{t-1}) + b) without; "
-    "h_t = z h_{t-1} + (1 - z) h~",
-}
-
 
 def layout_named(name: str) -> Layout:
     if name not in LAYOUTS:
@@ -134,15 +121,56 @@ def layout_named(name: str) -> Layout:
 
 def called(layout: Layout, kind: str) -> list[str]:
     """The gates in its order, by its own letters."""
-    letters = layout.letters if kind != "lstm" else {key: value for key, value in layout.letters.items() if key == "c"}
+    letters = dict(layout.letters)
+    if kind == "lstm":
+        letters.pop("h", None)  # of LSTM h is the state, and no gate
     return [letters.get(gate, gate) for gate in layout.gates.get(kind, "")]
+
+
+def expect_arrays(expected: Mapping[str, Array], arrays: Mapping[str, Array]) -> None:
+    """InputError for one that is missing or of another shape."""
+    for name, array in expected.items():
+        if name not in arrays:
+            raise InputError(f"expected an array {name} {array.shape}; there are {', '.join(arrays) or 'none'}")
+        if arrays[name].shape != array.shape:
+            raise InputError(f"{name}: expected shape {array.shape}; received {arrays[name].shape}")
 
 
 # --- one cell ---
 
 
-def order(layout: Layout, cell: Cell) -> list[int]:
-    """For each block of the layout its place among the cell's own gates. UnsupportedError for a cell it has not."""
+def pack(cell: Cell, layout: Layout, suffix: str = "") -> Arrays:
+    """The cell's arrays as the layout has them: {name: array}. UnsupportedError for a cell that its library has not."""
+    places = _order(layout, cell)
+    kernels = [_reordered(array, places) for array in (cell.Wx, cell.Wh)]
+    biases = [_reordered(b, places) for b in _biases(cell, layout)]
+    found = _cut(layout, cell, [*kernels, *biases]) if layout.by_gate else _whole(layout, kernels, biases)
+    if layout.axis:
+        found = {name: array[None] for name, array in found.items()}
+    return {name + suffix: np.ascontiguousarray(array) for name, array in found.items()}
+
+
+def unpack(arrays: Mapping[str, Array], layout: Layout, like: Cell, suffix: str = "") -> Arrays:
+    """The inverse: Wx, Wh and b of a cell like that one, from {name: array}. InputError for a name or shape amiss."""
+    expected = pack(like, layout, suffix)
+    expect_arrays(expected, arrays)
+    found = {name.removesuffix(suffix): arrays[name] for name in expected}
+    if layout.axis:
+        found = {name: array[0] for name, array in found.items()}
+    if layout.by_gate:
+        found = _uncut(layout, like, found)
+    back = np.argsort(_order(layout, like))
+    own = {}
+    for letter, name in zip(("Wx", "Wh"), layout.names, strict=False):
+        kernel = found[str(name)]
+        own[letter] = _reordered(kernel.T if layout.columns else kernel, back)
+    if like.use_bias:
+        own["b"] = _bias(layout, like, found, back)
+    return own
+
+
+def _order(layout: Layout, cell: Cell) -> list[int]:
+    """For each block of the layout its place among the cell's own gates."""
     if cell.name not in layout.gates:
         raise UnsupportedError(f"{cell.name}: {layout.library} has none; {layout.name} knows {', '.join(layout.gates)}")
     if layout.name == "torch" and cell.settings.get("reset_after") is False:
@@ -150,193 +178,72 @@ def order(layout: Layout, cell: Cell) -> list[int]:
     return ["".join(cell.gates).index(gate) for gate in layout.gates[cell.name]]
 
 
-def blocks(array: Array, gates: int) -> list[Array]:
-    """The rows of each gate."""
-    return np.split(array, gates)
+def _reordered(array: Array, places: Sequence[int] | Array) -> Array:
+    """The rows, one block a gate, in that order of blocks."""
+    blocks = np.split(array, len(places))
+    return np.concatenate([blocks[n] for n in places])
 
 
-def pack(cell: Cell, layout: Layout, suffix: str = "") -> Arrays:
-    """The cell's arrays as the layout has them: {name: array}."""
-    places = order(layout, cell)
-    parts = [("Wx", cell.Wx), ("Wh", cell.Wh)]
-    turned = {name: np.concatenate([blocks(array, len(places))[n] for n in places]) for name, array in parts}
-    biases = [np.concatenate([blocks(b, len(places))[n] for n in places]) for b in biases_of(cell, layout)]
-    Wx, Wh, names = layout.names
-    if "{gate}" in Wx:
-        gates = [GATE_NAMES[gate] for gate in layout.gates[cell.name]]
-        split = ((Wx, turned["Wx"]), (Wh, turned["Wh"]), *((names[0], b) for b in biases))
-        return {
-            name.format(gate=gate): part.copy()
-            for name, array in split
-            for gate, part in zip(gates, blocks(array, len(gates)), strict=True)
-        }
-    found = {Wx: turned["Wx"], Wh: turned["Wh"]}
-    if layout.columns:
-        found = {name: array.T for name, array in found.items()}
-    if biases:
-        joined = np.concatenate(biases) if layout.joined else np.stack(biases) if len(biases) > len(names) else None
-        found |= {names[0]: joined} if joined is not None else dict(zip(names, biases, strict=True))
-    return {name + suffix: np.ascontiguousarray(array[None] if layout.axis else array) for name, array in found.items()}
-
-
-def biases_of(cell: Cell, layout: Layout) -> list[Array]:
+def _biases(cell: Cell, layout: Layout) -> list[Array]:
     """The biases as many as the layout has, in the cell's order of gates."""
     if not cell.use_bias:
         return []
-    own = list(cell.b) if cell.b.ndim == 2 else [cell.b]
-    return own + [np.zeros_like(own[0])] * ((layout.biases or len(own)) - len(own))
+    own = list(np.atleast_2d(cell.b))
+    lacking = (layout.biases or len(own)) - len(own)
+    return own + [np.zeros_like(own[0])] * lacking
 
 
-def unpack(arrays: Mapping[str, Array], layout: Layout, like: Cell, suffix: str = "") -> Arrays:
-    """The inverse: Wx, Wh and b of a cell like that one, from {name: array}. InputError for a name or shape amiss."""
-    expected = pack(like, layout, suffix)
-    for name, array in expected.items():
-        if name not in arrays:
-            raise InputError(f"expected an array {name} {array.shape}; there are {', '.join(arrays) or 'none'}")
-        if arrays[name].shape != array.shape:
-            raise InputError(f"{name}: expected shape {array.shape}; received {arrays[name].shape}")
-    found = {name.removesuffix(suffix): arrays[name][0] if layout.axis else arrays[name] for name in expected}
-    back = np.argsort(order(layout, like))
+def _bias(layout: Layout, like: Cell, found: Mapping[str, Array], back: Array) -> Array:
+    """The inverse of `_biases`."""
+    names = layout.names[2]
+    kept = np.split(found[names[0]], 2) if layout.joined else [found[name] for name in names]
+    rows = [row for bias in kept for row in np.atleast_2d(bias)]
+    own = [_reordered(row, back) for row in rows]
+    if like.b.ndim == 2:
+        return np.stack(own)
+    added: Array = np.sum(own, axis=0, dtype=like.dtype)
+    return added
+
+
+def _whole(layout: Layout, kernels: Sequence[Array], biases: Sequence[Array]) -> Arrays:
+    """All gates in one array."""
     Wx, Wh, names = layout.names
-    if "{gate}" in Wx:
-        gates = [GATE_NAMES[gate] for gate in layout.gates[like.name]]
-        found = {
-            name: np.concatenate([found[name.format(gate=gate)] for gate in gates])
-            for name in (Wx, Wh, *(names if like.use_bias else ()))
-        }
-    kernels = [found[name].T if layout.columns else found[name] for name in (Wx, Wh)]
-    own = {name: reordered(array, back) for name, array in zip(("Wx", "Wh"), kernels, strict=True)}
-    if like.use_bias:
-        biases = np.split(found[names[0]], 2) if layout.joined else [found[name] for name in names]
-        every = [reordered(b, back) for bias in biases for b in (bias if bias.ndim == 2 else [bias])]
-        own["b"] = np.stack(every) if like.b.ndim == 2 else np.sum(every, axis=0, dtype=like.dtype)
-    return own
+    if layout.columns:
+        kernels = [kernel.T for kernel in kernels]
+    found = dict(zip((Wx, Wh), kernels, strict=True))
+    if not biases:
+        return found
+    if layout.joined:
+        return {**found, names[0]: np.concatenate(biases)}
+    if len(biases) > len(names):
+        return {**found, names[0]: np.stack(biases)}
+    return {**found, **dict(zip(names, biases, strict=True))}
 
 
-def reordered(array: Array, places: Any) -> Array:
-    parts = blocks(array, len(places))
-    return np.concatenate([parts[n] for n in places])
-
-
-# --- whole layers ---
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One layer of a model that has weights: path, "" for a model of that layer alone; suffix of its arrays' names."""
-
-    path: str
-    layer: Layer
-    suffix: str = ""
-
-    def named(self, name: str) -> str:
-        return f"{self.path}.{name}" if self.path else name
-
-    def arrays(self, layout: Layout) -> Arrays:
-        return {self.named(name): array for name, array in own_arrays(self.layer, layout, self.suffix).items()}
-
-
-def entries(layer: Layer, layout: Layout, path: str = "") -> Iterator[Entry]:
-    """The layers with weights in a layer, in their order. UnsupportedError for one that is no part's and not known."""
-    if isinstance(layer, Recurrent | Dense | Embedding):
-        yield Entry(path, layer)
-        return
-    of_parts = {f"{name}.{own}" for name, part in layer.parts.items() for own in part.weights}
-    if layer.weights.keys() - of_parts:
-        raise UnsupportedError(f"{layer.name}: {layout.name} does not carry {layer.kind}")
-    for name, part in layer.parts.items():
-        inner = f"{path}.{name}" if path else name
-        if isinstance(layer, Bidirectional) and layout.reverse is not None:
-            yield Entry(path, part, layout.reverse if name == list(layer.parts)[1] else "")
-        else:
-            yield from entries(part, layout, inner)
-
-
-def own_arrays(layer: Layer, layout: Layout, suffix: str) -> Arrays:
-    if isinstance(layer, Recurrent):
-        return pack(layer.cell, layout, suffix)
-    if isinstance(layer, Embedding):
-        return {layout.embedding: layer.E}
-    assert isinstance(layer, Dense)
-    W, b = layout.dense
-    kernel = np.ascontiguousarray(layer.W.T) if layout.columns else layer.W
-    return {W: kernel, **({b: layer.b} if layer.use_bias else {})}
-
-
-def packed(layer: Layer, layout: Layout) -> Arrays:
-    """Every array of a layer or model, by its name in that layout; a layer's own name stands before where it has parts.
-
-    Raises UnsupportedError for a layer that the library has no like of, and where a weight would be left out.
-    """
-    named = [item for entry in entries(layer, layout) for item in entry.arrays(layout).items()]
-    return {name: np.ascontiguousarray(array) for name, array in named}  # safetensors writes memory as it lies
-
-
-def unpacked(layer: Layer, layout: Layout, arrays: Mapping[str, Array]) -> Layer:
-    """The layer with the weights that stand in those arrays. InputError for one that is missing or does not fit."""
-    for name, array in arrays.items():
-        if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
-            raise InputError(f"{name}: expected floating-point numbers; received {array.dtype}")
-    own: Arrays = {}  # and not the layer's weights, which would stand in for whatever the arrays lack
-    for (path, part), entry in zip(weighted(layer), entries(layer, layout), strict=True):
-        below = {
-            name.removeprefix(entry.named("")): a for name, a in arrays.items() if name.startswith(entry.named(""))
-        }
-        found = (
-            unpack(below, layout, part.cell, entry.suffix) if isinstance(part, Recurrent) else flat(part, layout, below)
-        )
-        prefix = f"{path}." if path else ""
-        own |= {prefix + name: array.astype(part.dtype) for name, array in found.items()}
-    if missing := [name for name in layer.weights if name not in own]:
-        raise InputError(f"{layer.name}: expected every weight; there is no {', '.join(missing)} in {layout.name}")
-    return layer.replace(**own)
-
-
-def weighted(layer: Layer) -> list[tuple[str, Layer]]:
-    """As `entries`, under the paths of rnn_scratch."""
-    return [(path, part) for path, part in layer.walk() if part.own_weights]
-
-
-def flat(layer: Layer, layout: Layout, arrays: Mapping[str, Array]) -> Arrays:
-    """Of Dense and Embedding."""
+def _cut(layout: Layout, cell: Cell, arrays: Sequence[Array]) -> Arrays:
+    """An array for each gate."""
     found = {}
-    for (name, expected), own in zip(own_arrays(layer, layout, "").items(), layer.weights, strict=False):
-        if name not in arrays or arrays[name].shape != expected.shape:
-            received = arrays[name].shape if name in arrays else "none"
-            raise InputError(f"{layer.name}: {name}: expected shape {expected.shape}; received {received}")
-        found[own] = arrays[name].T if layout.columns and own == "W" else arrays[name]
+    for pattern, array in zip(_patterns(layout, cell), arrays, strict=True):
+        names = _gate_names(layout, cell, pattern)
+        found.update(zip(names, np.split(array, len(names)), strict=True))
     return found
 
 
-def recognised(layer: Layer, arrays: Mapping[str, Array], name: str | None = None) -> tuple[Layout, Arrays]:
-    """The layout, of all or of that name, whose names and shapes those arrays have for that layer, none left over; and
-    the arrays by its names. What all names begin with, as `rnn.` or `lstm/`, may be any. InputError where none fits."""
-    known = {} if name is None else {name: packed(layer, LAYOUTS[name])}
-    for layout in LAYOUTS.values() if name is None else ():
-        with contextlib.suppress(UnsupportedError):
-            known[layout.name] = packed(layer, layout)
-    if not known:
-        packed(layer, LAYOUTS["notebook"])  # which says why not, as all of them do
-    bare = {key.removeprefix(shared(arrays)): array for key, array in arrays.items()}
-    for found, expected in known.items():
-        if listed(bare) == listed({key.removeprefix(shared(expected)): a for key, a in expected.items()}):
-            return LAYOUTS[found], {shared(expected) + key: array for key, array in bare.items()}
-    nearest = max(known, key=lambda found: len(known[found].keys() & bare.keys()))
-    raise InputError(
-        f"expected the weights of {layer.name} in a layout ({', '.join(known)}), in {nearest} "
-        f"{', '.join(listed(known[nearest]))[:300]}; received {', '.join(listed(arrays))[:300] or 'none'}"
-    )
+def _uncut(layout: Layout, cell: Cell, found: Mapping[str, Array]) -> Arrays:
+    """The inverse of `_cut`, under the names with {gate}."""
+    joined = {}
+    for pattern in _patterns(layout, cell):
+        joined[pattern] = np.concatenate([found[name] for name in _gate_names(layout, cell, pattern)])
+    return joined
 
 
-def shared(names: Collection[str]) -> str:
-    """What all of them begin with, up to a dot or a slash."""
-    first, last = min(names, default=""), max(names, default="")  # between them lie all the others
-    same = next((n for n, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))
-    return "".join(re.findall(r"[^./]*[./]", first[:same]))
+def _patterns(layout: Layout, cell: Cell) -> list[str]:
+    Wx, Wh, names = layout.names
+    return [Wx, Wh, *(names if cell.use_bias else ())]
 
 
-def listed(arrays: Mapping[str, Array]) -> list[str]:
-    return sorted(f"{name} {array.shape}" for name, array in arrays.items())
+def _gate_names(layout: Layout, cell: Cell, pattern: str) -> list[str]:
+    return [pattern.format(gate=GATE_NAMES[gate]) for gate in layout.gates[cell.name]]
 
 
 if __name__ == "__main__":
