@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+from pathlib import Path
 from typing import Any
 
 from parity import disk
@@ -10,18 +11,17 @@ from parity.adapters.keras import library
 from parity.adapters.keras.from_keras import from_keras
 from parity.adapters.keras.saved import load_model
 from parity.api import check
-from parity.candidates.weights import Weights
 from parity.errors import MissingExtraError
-from parity.ports import c as c_port
-from parity.ports import formats as ports
-from parity.report import provenance as reports
+from parity.ports import formats
+from parity.ports.formats import FORMATS, Port
+from parity.report import provenance
 from parity.report.data import Report
-from rnn_scratch.layers import Layer
+from rnn_scratch.base import Layer
 
 
 def port(
     keras_layer: Any, to: str, path: str, *, layout: str | None = None, seed: int = 0
-) -> tuple[ports.Port, Report | None, str]:
+) -> tuple[Port, Report | None, str]:
     """Write a layer's or model's weights, or the whole of it, as the other side loads it; check what was written.
 
     keras_layer: as for `check`, built. to: npz, safetensors, torch, onnx or c. path: of the file; its manifest goes
@@ -34,17 +34,9 @@ def port(
             keras_layer = load_model(os.fspath(keras_layer))
         own = from_keras(keras_layer)
         own.reset_state()
-        versions = {**reports.environment(), **library.environment(keras_layer)}
-        made = ports.write(own, to, layout, versions)
-        report, why = None, ""
-        with tempfile.TemporaryDirectory(prefix="parity-") as folder:
-            copy = os.path.join(folder, f"port{ports.FORMATS[to].suffix}")
-            with open(copy, "wb") as file:
-                file.write(made.data)
-            try:
-                report = check(candidate(copy, to, own), keras_layer, seed=seed)
-            except MissingExtraError as error:
-                why = str(error)
+        versions = {**provenance.environment(), **library.environment(keras_layer)}
+        made = formats.write(own, to, layout, versions)
+        report, why = _checked(made, to, keras_layer, seed)
         write(made.data)
         write_manifest((json.dumps(made.manifest, indent=1) + "\n").encode())
     return made, report, why
@@ -52,10 +44,15 @@ def port(
 
 def candidate(path: str, to: str, layer: Layer) -> Any:
     """What was written, as a candidate. Raises MissingExtraError where there is nothing to run it with."""
-    if to in ("npz", "safetensors"):
-        return Weights(path)
-    if to == "torch":
-        return ports.torch_function(path, layer)
-    if to == "c":
-        return c_port.compiled(path, layer)
-    return path
+    return FORMATS[to].candidate(path, layer)
+
+
+def _checked(made: Port, to: str, keras_layer: Any, seed: int) -> tuple[Report | None, str]:
+    """The report on a file of those bytes, or why there is none."""
+    with tempfile.TemporaryDirectory(prefix="parity-") as folder:
+        copy = Path(folder) / f"port{FORMATS[to].suffix}"
+        copy.write_bytes(made.data)
+        try:
+            return check(candidate(str(copy), to, made.layer), keras_layer, seed=seed), ""
+        except MissingExtraError as error:
+            return None, str(error)

@@ -11,9 +11,10 @@ from parity.cases.case import Case
 from parity.disk import LARGEST, arrays_in
 from parity.errors import CandidateError, InputError, ParityError
 from parity.extras import needed
-from parity.ports import layouts
-from parity.ports.formats import MANIFEST
-from rnn_scratch import Sequential
+from parity.ports.layouts import LAYOUTS, Arrays
+from parity.ports.manifest import MANIFEST
+from parity.ports.packing import recognised, unpacked
+from rnn_scratch.models import Model
 
 
 class Weights:
@@ -35,31 +36,33 @@ class Weights:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise CandidateError(f"--candidate: {path}: expected weights: {reason[:200]}") from None
         layout = str(told.get("layout")) if isinstance(told, dict) else ""
-        self.layout = layout if layout in layouts.LAYOUTS else None
+        self.layout = layout if layout in LAYOUTS else None
 
     def ask(self, case: Case) -> Answer:
         try:
-            layer: Any = layouts.unpacked(case.layer, *layouts.recognised(case.layer, self.arrays, self.layout))
+            layer = unpacked(case.layer, *recognised(case.layer, self.arrays, self.layout))
         except InputError as error:
             raise CandidateError(f"--candidate: {self.path}: {error}") from None
         with np.errstate(all="ignore"):
-            if isinstance(layer, Sequential):
+            if isinstance(layer, Model):
                 return outputs_of(layer, case)
             y = case.put_to(layer)
-        return Answer(tuple(map(as_output, y)) if isinstance(y, tuple) else (as_output(y),))
+        outputs = y if isinstance(y, tuple) else (y,)
+        return Answer(tuple(as_output(output) for output in outputs))
 
     def converse(self, case: Case) -> list[Answer]:
         raise CandidateError("candidate: weights alone keep no state")
 
 
-def outputs_of(layer: Sequential, case: Case) -> Answer:
-    found = dict(layer.outputs(case.x))
-    last = list(layer.parts)[-1]
+def outputs_of(model: Model, case: Case) -> Answer:
+    """The answer with what each layer puts out."""
+    found = dict(model.outputs(case.x))
+    (last,) = model.output_names
     y = found.pop(last)
     return Answer(y if isinstance(y, tuple) else (y,), layers=found)
 
 
-def read(path: str) -> tuple[layouts.Arrays, Any]:
+def read(path: str) -> tuple[Arrays, Any]:
     """The arrays of an .npz or .safetensors file and its manifest, {} where it has none."""
     if Path(path).stat().st_size > LARGEST:
         raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
@@ -70,4 +73,5 @@ def read(path: str) -> tuple[layouts.Arrays, Any]:
     library = needed("safetensors", "a .safetensors file", "safetensors")
     with library.safe_open(path, "np") as file:
         metadata = file.metadata() or {}
-        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata.get("manifest", "{}"))  # noqa: SIM118
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+    return arrays, json.loads(metadata.get("manifest", "{}"))

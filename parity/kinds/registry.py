@@ -21,9 +21,9 @@ from rnn_scratch.cells import Cell
 from rnn_scratch.layers import Layer
 
 if TYPE_CHECKING:
-    from parity.ports.c import Source
-    from parity.ports.formats import OnnxGraph
+    from parity.ports.c_source import Source
     from parity.ports.layouts import Layout
+    from parity.ports.onnx_graph import Graph
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
@@ -180,7 +180,7 @@ def draw(layer: Layer, rng: np.random.Generator, distribution: str) -> Arrays:
     raise NotImplementedError
 
 
-# --- ports ---
+# --- arrays in the layouts of other libraries ---
 
 
 @Open
@@ -196,24 +196,54 @@ def from_arrays(layer: Layer, layout: "Layout", found: Mapping[str, Array], suff
 
 
 @Open
+def suffixes(layer: Layer, layout: "Layout") -> Mapping[str, str]:
+    """By part, what the names of its arrays end with: of those parts whose arrays the layout has beside each other
+    under the layer's own name. Parts that have a name of their own there are not in it, so most kinds need no text."""
+    raise NotImplementedError
+
+
+@Open
 def origin(layer: Layer, layout: "Layout", name: str) -> dict[str, Any]:
     """Of which Keras weight an array of that layout is made, and whether it is transposed: for manifests."""
     raise NotImplementedError
 
 
 @Open
-def onnx(layer: Layer, graph: "OnnxGraph", path: str, x: str) -> list[str]:
-    """Add the layer's nodes to the graph, x being the name of its input: the names of its results."""
+def in_manifest(layer: Layer, layout: "Layout") -> dict[str, Any]:
+    """What a manifest says of the layer beside its arrays; nothing where there is no text."""
+    raise NotImplementedError
+
+
+# --- ports: a kind that has no text for a format is refused there ---
+
+
+@Open
+def expect_portable(layer: Layer, to: str) -> None:
+    """UnsupportedError for a setting that the format has not; `onnx`, `torch` and `c` may refuse others. Without a text
+    there is none."""
     raise NotImplementedError
 
 
 @Open
+def held(layer: Layer) -> Sequence[Layer]:
+    """The layers in one that only holds them, as a port sees it."""
+    raise NotImplementedError
+
+
+@_exactly
+def onnx(layer: Layer, graph: "Graph", path: str, x: str) -> list[str]:
+    """Add the layer's nodes to the graph, x being the name of its input: the names of its results."""
+    raise NotImplementedError
+
+
+@_exactly
 def torch(layer: Layer, library: ModuleType, state: Mapping[str, Any]) -> Callable[[Any], Any]:
     """The layer in modules of torch's own, with its arrays of a state dict, as a function of a tensor."""
     raise NotImplementedError
 
 
-@Open
+@_exactly
 def c(layer: Layer, source: "Source", path: str, x: str, steps: str, target: str | None) -> tuple[str, str]:
-    """Add the layer's C to the source: where its output is, and the number of its steps."""
+    """Add the layer's C to the source: where its output is, and the number of its steps. x: where its input is. target:
+    where the output must be, if anywhere."""
     raise NotImplementedError

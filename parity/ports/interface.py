@@ -1,5 +1,6 @@
 """What a port takes and returns: its input, its results, and the layers that it must carry."""
 
+from parity.errors import UnsupportedError
 from parity.kinds import registry
 from rnn_scratch.base import Layer
 
@@ -21,7 +22,10 @@ def takes_tokens(layer: Layer) -> bool:
 
 def input_dim(layer: Layer) -> int:
     """How many features it takes: those of the first layer that says so."""
-    return next(int(part.input_dim) for part in leaves(layer) if hasattr(part, "input_dim"))
+    for part in leaves(layer):
+        if hasattr(part, "input_dim"):
+            return int(part.input_dim)
+    raise UnsupportedError(f"{layer.name}: no layer in it says how many features it takes")
 
 
 def result_names(layer: Layer) -> list[str]:
