@@ -24,7 +24,7 @@ from parity.cases.case import Case
 from parity.errors import CandidateError, MissingExtraError
 from parity.given.candidate import as_candidate
 from parity.judging.judge import wrong_structure
-from parity.ports import c as c_port
+from parity.ports import c_source
 from parity.ports import formats as ports
 from parity.ports.layouts import LAYOUTS, pack
 
@@ -84,7 +84,7 @@ def tflite_of(model, path):
 def program_of(model, folder, spoil=lambda layer: layer, flags=("-O2",)):
     """`cmd:` of a C program around the port's header."""
     layer = spoil(parity.from_keras(model))
-    name = c_port.identifier(layer.name)
+    name = c_source.identifier(layer.name)
     (folder / f"{name}.h").write_bytes(ports.write(layer, "c").data)
     shape = layer.output_shapes((1, 7, 5))[0]
     told = {"PORT": f'"{name}.h"', "UNITS": shape[-1], "SEQUENCES": int(len(shape) > 2)}

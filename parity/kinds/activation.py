@@ -1,6 +1,6 @@
 """Activation: a function of each number, or of each step's last axis, and nothing else."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -9,6 +9,9 @@ from parity.adapters.keras.precision import dtype_of
 from parity.cases.case import named_dtype
 from parity.kinds import registry
 from parity.kinds.registry import Array, Convert, KerasLayer
+from parity.ports import torch as torch_port
+from parity.ports.c_source import Source, applied
+from parity.ports.onnx_graph import Graph
 from rnn_scratch import Activation
 from rnn_scratch.layers import Layer
 
@@ -37,3 +40,26 @@ def describe(layer: Activation) -> dict[str, Any]:
 @registry.rebuild.register("activation")
 def rebuild(described: Mapping[str, Any], weights: Mapping[str, Array], parts: Mapping[str, Layer]) -> Layer:
     return Activation(described["activation"], dtype=named_dtype(described["dtype"]))
+
+
+# --- ports ---
+
+
+@registry.onnx.register(Activation)
+def onnx(layer: Activation, graph: Graph, path: str, x: str) -> list[str]:
+    return [graph.activation(layer.activation.name, layer.name, x)]
+
+
+@registry.torch.register(Activation)
+def torch(layer: Activation, library: ModuleType, state: Mapping[str, Any]) -> Callable[[Any], Any]:
+    return torch_port.activation(library, layer.activation.name, layer.name)
+
+
+@registry.c.register(Activation)
+def c(layer: Activation, source: Source, path: str, x: str, steps: str, target: str | None) -> tuple[str, str]:
+    width = source.width  # it has none of its own
+    y = source.output(width, target)
+    source.add(f"""
+    for (size_t n = 0; n < (size_t){steps} * {width}; n++)
+        {y}[n] = {applied(layer.activation.name, f"{x}[n]", layer.name)};""")
+    return y, steps

@@ -1,13 +1,21 @@
 """Bidirectional: two recurrent layers over one sequence, one of them from its end."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from parity.errors import UnsupportedError
 from parity.kinds import registry
+from parity.kinds.recurrent import c_direction, expect_both_portable, onnx_node, torch_module
 from parity.kinds.registry import Array, Convert, KerasLayer
+from parity.ports.c_loop import Output
+from parity.ports.c_source import Source
+from parity.ports.layouts import Layout
+from parity.ports.onnx_graph import Graph
 from rnn_scratch import Bidirectional
+from rnn_scratch.base import dotted
 from rnn_scratch.layers import Layer, Recurrent
 
 
@@ -57,3 +65,79 @@ def rebuild(described: Mapping[str, Any], weights: Mapping[str, Array], parts: M
     assert isinstance(forward, Recurrent)
     assert isinstance(backward, Recurrent)
     return Bidirectional(forward, backward, merge_mode=described["merge_mode"])
+
+
+# --- ports ---
+
+
+@registry.suffixes.register(Bidirectional)
+def suffixes(layer: Bidirectional, layout: Layout) -> Mapping[str, str]:
+    if layout.reverse is None:
+        return {}
+    forward, backward = layer.parts
+    return {forward: "", backward: layout.reverse}
+
+
+@registry.expect_portable.register(Bidirectional)
+def expect_portable(layer: Bidirectional, to: str) -> None:
+    expect_both_portable(layer, layer.directions, to)
+
+
+@registry.onnx.register(Bidirectional)
+def onnx(layer: Bidirectional, graph: Graph, path: str, x: str) -> list[str]:
+    y, finals = onnx_node(graph, layer.directions, path, x, "bidirectional")
+    sequences = [graph.time_second(half) for half in graph.directions(y, 2, axis=1)]
+    output = _onnx_merged(graph, layer.merge_mode, sequences if layer.return_sequences else finals[0])
+    forward, backward = zip(*finals, strict=True)
+    return [*output, *forward, *backward] if layer.return_state else output
+
+
+def _onnx_merged(graph: Graph, mode: str | None, halves: Sequence[str]) -> list[str]:
+    if mode is None:
+        return list(halves)
+    if mode == "concat":
+        return [graph.add("Concat", halves, axis=-1)]
+    if mode == "mul":
+        return [graph.add("Mul", halves)]
+    total = graph.add("Add", halves)
+    if mode == "sum":
+        return [total]
+    return [graph.add("Mul", [total, graph.constant("half", np.array(0.5, np.float32))])]
+
+
+@registry.torch.register(Bidirectional)
+def torch(layer: Bidirectional, library: ModuleType, state: Mapping[str, Any]) -> Callable[[Any], Any]:
+    forward = layer.directions[0]
+    called = torch_module(library, forward, state, bidirectional=True)
+
+    def run(x: Any) -> Any:
+        y, finals = called(x)
+        halves = list(finals[0])
+        if layer.return_sequences:
+            halves = [y[..., : forward.units], y[..., forward.units :]]
+        output = library.cat(halves, -1) if layer.merge_mode == "concat" else layer.merge(*halves)
+        if not layer.return_state:
+            return output
+        outputs = output if isinstance(output, tuple) else (output,)
+        states = [final[n] for n in range(2) for final in finals]
+        return (*outputs, *states)
+
+    return run
+
+
+@registry.c.register(Bidirectional)
+def c(layer: Bidirectional, source: Source, path: str, x: str, steps: str, target: str | None) -> tuple[str, str]:
+    y = source.output(layer.units, target)
+    if layer.merge_mode is None:
+        raise UnsupportedError(f"{layer.name}: the C port has one output; merge_mode=None has two")
+    forward, backward = layer.directions
+    first, second = (dotted(path, name) for name in layer.parts)
+    how = {"concat": "=", "mul": "*="}.get(layer.merge_mode, "+=")
+    offset = forward.units if layer.merge_mode == "concat" else 0
+    c_direction(source, forward, first, x, Output(y, layer.units), backwards=False)
+    onto = Output(y, layer.units, offset, how, turned=True)
+    c_direction(source, backward, second, x, onto, backwards=True)
+    count = steps if layer.return_sequences else "1"
+    if layer.merge_mode == "ave":
+        source.add(f"    for (size_t n = 0; n < (size_t){count} * {layer.units}; n++)\n        {y}[n] *= 0.5f;")
+    return y, count

@@ -1,6 +1,6 @@
 """Dropout, and every layer beside it that only matters in training: y = x."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -8,6 +8,8 @@ from parity.adapters.keras.precision import dtype_of
 from parity.cases.case import named_dtype
 from parity.kinds import registry
 from parity.kinds.registry import Array, Convert, KerasLayer
+from parity.ports.c_source import Source
+from parity.ports.onnx_graph import Graph
 from rnn_scratch import Dropout
 from rnn_scratch.layers import Layer
 
@@ -42,3 +44,24 @@ def describe(layer: Dropout) -> dict[str, Any]:
 @registry.rebuild.register("dropout")
 def rebuild(described: Mapping[str, Any], weights: Mapping[str, Array], parts: Mapping[str, Layer]) -> Layer:
     return Dropout(dtype=named_dtype(described["dtype"]))
+
+
+# --- ports ---
+
+
+@registry.onnx.register(Dropout)
+def onnx(layer: Dropout, graph: Graph, path: str, x: str) -> list[str]:
+    return [x]
+
+
+@registry.torch.register(Dropout)
+def torch(layer: Dropout, library: ModuleType, state: Mapping[str, Any]) -> Callable[[Any], Any]:
+    return lambda x: x
+
+
+@registry.c.register(Dropout)
+def c(layer: Dropout, source: Source, path: str, x: str, steps: str, target: str | None) -> tuple[str, str]:
+    if target is None:
+        return x, steps
+    source.add(f"    for (size_t n = 0; n < (size_t){steps} * {source.width}; n++)\n        {target}[n] = {x}[n];")
+    return target, steps

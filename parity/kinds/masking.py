@@ -6,6 +6,7 @@ from typing import Any
 
 from parity.adapters.keras.precision import dtype_of
 from parity.cases.case import named_dtype
+from parity.errors import UnsupportedError
 from parity.kinds import registry
 from parity.kinds.registry import Array, Convert, KerasLayer
 from rnn_scratch import Masking
@@ -35,3 +36,8 @@ def describe(layer: Masking) -> dict[str, Any]:
 @registry.rebuild.register("masking")
 def rebuild(described: Mapping[str, Any], weights: Mapping[str, Array], parts: Mapping[str, Layer]) -> Layer:
     return Masking(described["mask_value"], dtype=named_dtype(described["dtype"]))
+
+
+@registry.expect_portable.register(Masking)
+def expect_portable(layer: Masking, to: str) -> None:
+    raise UnsupportedError(f"{layer.name}: {to} carries no masks; take {layer.kind} off and mask outside")

@@ -1,7 +1,7 @@
 """SimpleRNN, LSTM and GRU: one cell in a loop; and what each cell is called elsewhere."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -21,6 +21,12 @@ from parity.cases.case import draw_weight
 from parity.errors import UnsupportedError
 from parity.kinds import registry
 from parity.kinds.registry import Array, Arrays, Convert, KerasLayer
+from parity.ports import c_loop
+from parity.ports.c_loop import Output, Step
+from parity.ports.c_source import Source, applied, for_each
+from parity.ports.layouts import LAYOUTS, Layout, called, pack, unpack
+from parity.ports.onnx_graph import Graph
+from parity.ports.onnx_graph import activation as onnx_activation
 from rnn_scratch import GRU, LSTM, SimpleRNN
 from rnn_scratch.cells import CELLS, Cell, GRUCell
 from rnn_scratch.layers import PROFILES, SETTINGS, Layer, Recurrent, recurrent
@@ -28,28 +34,42 @@ from rnn_scratch.layers import PROFILES, SETTINGS, Layer, Recurrent, recurrent
 
 @dataclass(frozen=True)
 class Names:
-    """Of a cell. keras: its layer's class, whose cell's is that and "Cell". onnx: the operator. torch: the class in
-    torch.nn. equation: one step, in Keras's letters."""
+    """Of a cell. keras: its layer's class, whose cell's is that and "Cell". onnx: the operator, and which settings say
+    its activations. torch: the class in torch.nn, and what its activation can be. equation: one step, in Keras's
+    letters."""
 
     keras: str
     onnx: str
+    onnx_activations: tuple[str, ...]
     torch: str
+    torch_activations: tuple[str, ...]
     equation: str
 
 
 NAMES: Mapping[str, Names] = {
-    "simple_rnn": Names("SimpleRNN", "RNN", "RNN", "h_t = tanh(Wx x_t + Wh h_{t-1} + b)"),
+    "simple_rnn": Names(
+        "SimpleRNN",
+        "RNN",
+        ("activation",),
+        "RNN",
+        ("tanh", "relu"),
+        "h_t = tanh(Wx x_t + Wh h_{t-1} + b)",
+    ),
     "lstm": Names(
         "LSTM",
         "LSTM",
+        ("recurrent_activation", "activation", "activation"),
         "LSTM",
+        ("tanh",),
         "i, f, o = sigmoid(Wx x_t + Wh h_{t-1} + b); c~ = tanh(Wx x_t + Wh h_{t-1} + b); "
         "c_t = f c_{t-1} + i c~; h_t = o tanh(c_t)",
     ),
     "gru": Names(
         "GRU",
         "GRU",
+        ("recurrent_activation", "activation"),
         "GRU",
+        ("tanh",),
         "z, r = sigmoid(Wx x_t + Wh h_{t-1} + b); "
         "h~ = tanh(Wx x_t + b + r (Wh h_{t-1} + b_h)) with reset_after, tanh(Wx x_t + Wh (r h_{t-1}) + b) without; "
         "h_t = z h_{t-1} + (1 - z) h~",
@@ -177,3 +197,231 @@ def _example(kind: type[Cell], rng: np.random.Generator) -> Layer:
 
 for _name, _kind in CELLS.items():
     registry.example.register(f"{NAMES[_name].keras}Cell")(functools.partial(_example, _kind))
+
+
+# --- arrays in the layouts of other libraries ---
+
+
+@registry.arrays.register(Recurrent)
+def arrays(layer: Recurrent, layout: Layout, suffix: str) -> Arrays:
+    return pack(layer.cell, layout, suffix)
+
+
+@registry.from_arrays.register(Recurrent)
+def from_arrays(layer: Recurrent, layout: Layout, found: Mapping[str, Array], suffix: str) -> Arrays:
+    return unpack(found, layout, layer.cell, suffix)
+
+
+@registry.origin.register(Recurrent)
+def origin(layer: Recurrent, layout: Layout, name: str) -> dict[str, Any]:
+    kernels = dict(zip(layout.names, ("kernel", "recurrent_kernel"), strict=False))
+    for pattern, source in kernels.items():
+        if name.startswith(str(pattern).partition("{")[0]):
+            return {"from": source, "transposed": not layout.columns}
+    return {"from": _bias_origin(layer, layout, name), "transposed": False}
+
+
+def _bias_origin(layer: Recurrent, layout: Layout, name: str) -> str:
+    if not layout.biases:
+        return "bias"
+    both = ("bias[0]", "bias[1]") if layer.cell.b.ndim == 2 else ("bias", "zeros")
+    if layout.joined:
+        return " then ".join(both)
+    return both[int(name.startswith(layout.names[2][1]))]
+
+
+@registry.in_manifest.register(Recurrent)
+def in_manifest(layer: Recurrent, layout: Layout) -> dict[str, Any]:
+    cell = layer.cell
+    return {
+        "equation": NAMES[cell.name].equation,
+        "settings": {**cell.settings, "use_bias": cell.use_bias, **layer.settings},
+        "gates": called(layout, cell.name),
+    }
+
+
+# --- ports of the whole layer ---
+
+
+@registry.expect_portable.register(Recurrent)
+def expect_portable(layer: Recurrent, to: str) -> None:
+    expect_both_portable(layer, (layer,), to)
+
+
+def expect_both_portable(owner: Layer, directions: Sequence[Recurrent], to: str) -> None:
+    """UnsupportedError, in the owner's name, for what that format has not of its directions."""
+    if owner.stateful:
+        raise UnsupportedError(f"{owner.name}: {to} keeps no state between calls; save it with stateful=False")
+    if to == "torch":
+        for half in directions:
+            _expect_torch_has(half)
+    if to == "c" and directions[0].return_state:
+        raise UnsupportedError(f"{owner.name}: the C port returns no states; save it with return_state=False")
+
+
+def _expect_torch_has(layer: Recurrent) -> None:
+    allowed = {"activation": NAMES[layer.cell.name].torch_activations, "recurrent_activation": ("sigmoid",)}
+    for name, value in layer.cell.settings.items():
+        if name in allowed and value not in allowed[name]:
+            raise UnsupportedError(
+                f"{layer.name}: torch's {layer.kind} has {name} {' or '.join(allowed[name])}; received {value}"
+            )
+
+
+# --- ONNX ---
+
+
+@registry.onnx.register(SimpleRNN, LSTM, GRU)
+def onnx(layer: Recurrent, graph: Graph, path: str, x: str) -> list[str]:
+    y, finals = onnx_node(graph, [layer], path, x, "reverse" if layer.go_backwards else "forward")
+    sequence = graph.time_second(*graph.directions(y, 1, axis=1))
+    if layer.go_backwards:
+        sequence = graph.turned(sequence)  # ONNX's stands in the order of time
+    output = sequence if layer.return_sequences else finals[0][0]
+    states = [halves[0] for halves in finals]
+    return [output, *states] if layer.return_state else [output]
+
+
+def onnx_node(
+    graph: Graph, directions: Sequence[Recurrent], path: str, x: str, direction: str
+) -> tuple[str, list[list[str]]]:
+    """One node for all directions: its Y, and of each state the final one of each direction."""
+    first = directions[0]
+    packed = [pack(layer.cell, LAYOUTS["onnx"]) for layer in directions]
+    inputs = [graph.time_second(x)]
+    for name in packed[0]:
+        both = np.concatenate([arrays[name] for arrays in packed])
+        inputs.append(graph.constant(f"{path}.{name}", both))
+    attributes = _onnx_attributes(directions)
+    names = NAMES[first.cell.name]
+    y, *finals = graph.add_several(
+        names.onnx, inputs, 1 + len(first.cell.states), hidden_size=first.units, direction=direction, **attributes
+    )
+    return y, [graph.directions(final, len(directions)) for final in finals]
+
+
+def _onnx_attributes(directions: Sequence[Recurrent]) -> dict[str, Any]:
+    """The activations of each direction, gates first, with alpha and beta of those that have them."""
+    found: dict[str, Any] = {"activations": []}
+    for layer in directions:
+        for setting in NAMES[layer.cell.name].onnx_activations:
+            op, values = onnx_activation(layer.cell.settings[setting] or "linear", layer.name)
+            found["activations"].append(op)
+            for key, value in values.items():
+                found.setdefault(f"activation_{key}", []).append(value)
+    resets = {layer.cell.settings.get("reset_after") for layer in directions}
+    if len(resets) > 1:
+        raise UnsupportedError(f"{directions[0].name}: onnx has one linear_before_reset for both directions")
+    (reset_after,) = resets
+    if reset_after is not None:
+        found["linear_before_reset"] = int(reset_after)
+    return found
+
+
+# --- torch ---
+
+
+@registry.torch.register(SimpleRNN, LSTM, GRU)
+def torch(layer: Recurrent, library: ModuleType, state: Mapping[str, Any]) -> Callable[[Any], Any]:
+    called = torch_module(library, layer, state, bidirectional=False)
+
+    def run(x: Any) -> Any:
+        y, finals = called(x.flip(1) if layer.go_backwards else x)
+        output = y if layer.return_sequences else finals[0][0]
+        states = [final[0] for final in finals]
+        return (output, *states) if layer.return_state else output
+
+    return run
+
+
+def torch_module(
+    library: ModuleType, like: Recurrent, state: Mapping[str, Any], *, bidirectional: bool
+) -> Callable[[Any], tuple[Any, tuple[Any, ...]]]:
+    """The module of torch's own: x -> y (batch, timesteps, units), and of each state (directions, batch, units)."""
+    names = NAMES[like.cell.name]
+    settings = {"bias": like.cell.use_bias, "batch_first": True, "bidirectional": bidirectional}
+    if len(names.torch_activations) > 1:
+        settings["nonlinearity"] = like.cell.settings["activation"]
+    module = getattr(library.nn, names.torch)(like.input_dim, like.units, **settings)
+    module.load_state_dict(dict(state))
+
+    def called(x: Any) -> tuple[Any, tuple[Any, ...]]:
+        y, states = module(x)
+        return y, states if isinstance(states, tuple) else (states,)
+
+    return called
+
+
+# --- C ---
+
+
+@registry.c.register(SimpleRNN, LSTM, GRU)
+def c(layer: Recurrent, source: Source, path: str, x: str, steps: str, target: str | None) -> tuple[str, str]:
+    y = source.output(layer.units, target)
+    c_direction(source, layer, path, x, Output(y, layer.units), backwards=layer.go_backwards)
+    return y, steps if layer.return_sequences else "1"
+
+
+def c_direction(source: Source, layer: Recurrent, path: str, x: str, output: Output, *, backwards: bool) -> None:
+    c_loop.add_loop(source, layer, _C_STEPS[layer.cell.name], path, x, output, backwards)
+
+
+def _c_simple_rnn(layer: Recurrent, recurrent_kernel: str) -> Step:
+    act, _ = _c_activations(layer)
+    return Step(for_each(layer.units, f"h[n] = {act('z[n]')};"), gates=1, variables=f", z[{layer.units}]")
+
+
+def _c_lstm(layer: Recurrent, recurrent_kernel: str) -> Step:
+    u = layer.units
+    act, gate = _c_activations(layer)
+    i = "z[n]"
+    f, g, o = (f"z[{n * u} + n]" for n in (1, 2, 3))
+    update = [
+        *for_each(2 * u, f"z[n] = {gate('z[n]')};"),  # i and f, which stand together
+        *for_each(u, f"{g} = {act(g)};"),
+        *for_each(u, f"{o} = {gate(o)};"),
+        *for_each(u, f"c[n] = {f} * c[n] + {i} * {g};"),
+        *for_each(u, f"h[n] = {o} * ({act('c[n]')});"),
+    ]
+    return Step(update, gates=4, variables=f", c[{u}] = {{0}}, z[{4 * u}]")
+
+
+def _c_gru(layer: Recurrent, recurrent_kernel: str) -> Step:
+    u = layer.units
+    act, gate = _c_activations(layer)
+    r, n = (f"z[{k * u} + n]" for k in (1, 2))
+    after = bool(layer.cell.settings["reset_after"])
+    gates = for_each(2 * u, f"z[n] = {gate('z[n]')};")
+    if after:
+        gates = [
+            *for_each(2 * u, "z[n] += q[n];"),
+            *gates,
+            *for_each(u, f"{n} += {r} * q[{2 * u} + n];"),
+        ]
+    else:
+        gates += [
+            *for_each(u, f"r[n] = {r} * h[n];"),
+            f"            for (int j = 0; j < {u}; j++)",
+            f"                for (int k = {2 * u}; k < {3 * u}; k++)",
+            f"                    z[k] += {recurrent_kernel}[j][k] * r[j];",
+        ]
+    update = [
+        *gates,
+        *for_each(u, f"{n} = {act(n)};"),
+        *for_each(u, f"h[n] = z[n] * h[n] + (1.0f - z[n]) * {n};"),
+    ]
+    beside = f"q[{3 * u}]" if after else f"r[{u}]"
+    return Step(update, gates=3 if after else 2, variables=f", z[{3 * u}], {beside}", apart=after)
+
+
+_C_STEPS: Mapping[str, c_loop.StepOf] = {"simple_rnn": _c_simple_rnn, "lstm": _c_lstm, "gru": _c_gru}
+
+
+def _c_activations(layer: Recurrent) -> list[Callable[[str], str]]:
+    """Of a value in C: the activation, and the recurrent one where there is one."""
+    settings = layer.cell.settings
+
+    def of(setting: str) -> Callable[[str], str]:
+        return lambda value: applied(settings[setting], value, layer.name)
+
+    return [of("activation"), of("recurrent_activation")]

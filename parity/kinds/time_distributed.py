@@ -1,12 +1,15 @@
 """TimeDistributed: one layer for every time step, each by itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 from parity.errors import UnsupportedError
 from parity.kinds import registry
 from parity.kinds.registry import Array, Convert, KerasLayer
+from parity.ports.c_source import Source
+from parity.ports.onnx_graph import Graph
+from parity.ports.packing import below
 from rnn_scratch import TimeDistributed
 from rnn_scratch.layers import Layer
 
@@ -46,3 +49,26 @@ def describe(layer: TimeDistributed) -> dict[str, Any]:
 @registry.rebuild.register("time_distributed")
 def rebuild(described: Mapping[str, Any], weights: Mapping[str, Array], parts: Mapping[str, Layer]) -> Layer:
     return TimeDistributed(*parts.values())
+
+
+# --- ports: what is in it goes over the last axis of a sequence as it does over that of a step ---
+
+
+@registry.held.register(TimeDistributed)
+def held(layer: TimeDistributed) -> Sequence[Layer]:
+    return (layer.layer,)
+
+
+@registry.onnx.register(TimeDistributed)
+def onnx(layer: TimeDistributed, graph: Graph, path: str, x: str) -> list[str]:
+    return registry.onnx(layer.layer, graph, path, x)
+
+
+@registry.torch.register(TimeDistributed)
+def torch(layer: TimeDistributed, library: ModuleType, state: Mapping[str, Any]) -> Callable[[Any], Any]:
+    return registry.torch(layer.layer, library, below("layer", state))
+
+
+@registry.c.register(TimeDistributed)
+def c(layer: TimeDistributed, source: Source, path: str, x: str, steps: str, target: str | None) -> tuple[str, str]:
+    return registry.c(layer.layer, source, path, x, steps, target)

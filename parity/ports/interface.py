@@ -23,8 +23,8 @@ def takes_tokens(layer: Layer) -> bool:
 def input_dim(layer: Layer) -> int:
     """How many features it takes: those of the first layer that says so."""
     for part in leaves(layer):
-        if hasattr(part, "input_dim"):
-            return int(part.input_dim)
+        if part.input_dim is not None:
+            return part.input_dim
     raise UnsupportedError(f"{layer.name}: no layer in it says how many features it takes")
 
 

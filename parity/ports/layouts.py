@@ -222,7 +222,7 @@ def _whole(layout: Layout, kernels: Sequence[Array], biases: Sequence[Array]) ->
 
 def _cut(layout: Layout, cell: Cell, arrays: Sequence[Array]) -> Arrays:
     """An array for each gate."""
-    found = {}
+    found: Arrays = {}
     for pattern, array in zip(_patterns(layout, cell), arrays, strict=True):
         names = _gate_names(layout, cell, pattern)
         found.update(zip(names, np.split(array, len(names)), strict=True))

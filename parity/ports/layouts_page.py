@@ -41,11 +41,10 @@ def _shapes(layout: Layout) -> dict[str, str]:
     Wx, Wh, biases = layout.names
     rows = "u" if layout.by_gate else "g u"
     axis = "1, " if layout.axis else ""
+    found = {"`, `".join(biases): _bias_shape(layout, rows, axis)}
     if layout.columns:
-        kernels = f"(d, {rows})", f"(u, {rows})"
-    else:
-        kernels = f"({axis}{rows}, d)", f"({axis}{rows}, u)"
-    return {Wx: kernels[0], Wh: kernels[1], "`, `".join(biases): _bias_shape(layout, rows, axis)}
+        return {Wx: f"(d, {rows})", Wh: f"(u, {rows})", **found}
+    return {Wx: f"({axis}{rows}, d)", Wh: f"({axis}{rows}, u)", **found}
 
 
 def _bias_shape(layout: Layout, rows: str, axis: str) -> str:

@@ -68,7 +68,8 @@ class Graph:
 
     def turned(self, y: str) -> str:
         """(batch, timesteps, units) from the last step to the first."""
-        last, before = (self.constant(name, np.array([n], np.int64)) for name, n in (("last", -1), ("before", -(1 << 62))))
+        last = self.constant("last", np.array([-1], np.int64))
+        before = self.constant("before", np.array([-(1 << 62)], np.int64))  # -1 would be the last step once more
         step = [self.axes(1), self.constant("step", np.array([-1], np.int64))]
         return self.add("Slice", [y, last, before, *step])
 
