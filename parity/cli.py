@@ -252,10 +252,8 @@ def check_grid(model: None, select: Options, options: Options) -> "tuple[Report,
         select = {"layer": ["simple_rnn"], **select}
         not_asked = ("other layers: --layer names what the candidate is a port of",)
     cases = grid(select, options["only"], options["seed"])
-    settings = _settings(options)
-    settings.pop("timeout", None)
     with progress(len(cases)) as done:
-        report = api.check_grid(options["candidate"], cases, **settings, done=done)
+        report = api.check_grid(options["candidate"], cases, **_settings(options), done=done)
     repeating = tuple(c if c.verdict == "PASS" else replace(c, command=command(case=c.id)) for c in report.cases)
     return replace(report, cases=repeating, not_asked=(*not_asked, *report.not_asked)), None
 

@@ -72,6 +72,7 @@ def test_a_golden_file_beside_the_test(suite):
         assert said in text
     assert "parity/api.py" not in text  # hidden frames
     assert "pytest_plugin.py" not in text
+    assert "pytest_check.py" not in text
 
 
 def test_a_test_that_checks_nothing_fails(suite):
@@ -89,6 +90,7 @@ def test_an_error_says_where_and_how_to_repeat_it(suite):
     assert "(mine.py, line 10)" in text
     assert "pytest test_port.py::test_raises\n" in text
     assert "pytest_plugin.py" not in text
+    assert "pytest_check.py" not in text
 
 
 def test_the_line_that_repeats_a_test_is_from_where_pytest_was_started(suite, pytester, monkeypatch):
