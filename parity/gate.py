@@ -15,24 +15,26 @@ import math
 import os
 import shlex
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from parity.errors import InputError, ParityError
 from parity.options import NAMED, check_mistake, checked, expect
 from parity.pool import Lost, shared
-from parity.report.data import CaseReport, Report
+from parity.report.data import Report
 from parity.report.merging import merged
-from parity.report.provenance import environment, shell_line
+from parity.report.provenance import shell_line, unanswered
 
-KEYS = ("name", "model", "candidate", "outputs", "inputs", "allow", *NAMED)
-FEW = 3
+_KEYS = ("name", "model", "candidate", "outputs", "inputs", "allow", *NAMED)
+_FEW = 3
 """So many checks of golden files are done by the time that another process has started."""
 
 QUESTIONS = 50
 """`timeout` is of one question, which a Python function cannot be stopped in; its whole check is, after so many."""
+
+_INTERRUPTED = "did not run: interrupted"
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,23 @@ class Check:
     @property
     def command(self) -> str:
         """The command line that repeats it alone."""
-        given = {"candidate": self.candidate, "inputs": self.inputs, "outputs": self.outputs}
-        words = [word for name, value in given.items() if value for word in (f"--{name}", value)]
+        words = ["parity", "check", self.model]
+        for name in ("candidate", "inputs", "outputs"):
+            if value := getattr(self, name):
+                words += [f"--{name}", value]
         for name, value in self.options.items():
             if value is not False:
-                words += [f"--{NAMED[name].flag}", *([] if value is True else [str(value)])]
-        folder = "" if os.path.samefile(self.folder, ".") else f"cd {shlex.quote(os.path.relpath(self.folder))} && "
-        return folder + shell_line(["parity", "check", self.model, *words])
+                words.append(f"--{NAMED[name].flag}")
+            if not isinstance(value, bool):
+                words.append(str(value))
+        there = os.path.samefile(self.folder, ".")
+        folder = "" if there else f"cd {shlex.quote(os.path.relpath(self.folder))} && "
+        return folder + shell_line(words)
+
+    @property
+    def golden(self) -> bool:
+        """Whether it is against a golden file."""
+        return self.model.endswith(".npz")
 
 
 # --- the file ---
@@ -65,6 +77,16 @@ class Check:
 
 def read(path: str) -> list[Check]:
     """The checks of a file. InputError, in one line that says where, for anything in it that makes no sense."""
+    tables = _tables(path)
+    folder = os.path.dirname(os.path.abspath(path))
+    checks = [_check(table, f"{path}: check {n}: ", folder) for n, table in enumerate(tables, 1)]
+    for name, number in Counter(check.name for check in checks).items():
+        if number > 1:
+            raise InputError(f"{path}: name: expected a name of its own for each check; {name!r} stands twice")
+    return checks
+
+
+def _tables(path: str) -> list[dict[str, Any]]:
     try:
         with open(path, "rb") as file:
             found = tomllib.load(file)
@@ -73,52 +95,56 @@ def read(path: str) -> list[Check]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: expected TOML: {error}") from None
     expect(found, ["check"], f"{path}: ")
-    tables = found.get("check")
-    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
+    tables = _listed(found.get("check"))
+    if not tables:
         raise InputError(f"{path}: expected at least one [[check]]")
-    checks = [
-        one(table, f"{path}: check {n + 1}: ", os.path.dirname(os.path.abspath(path))) for n, table in enumerate(tables)
-    ]
-    names = [check.name for check in checks]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"{path}: name: expected a name of its own for each check; {name!r} stands twice")
-    return checks
+    return tables
 
 
-def one(table: Mapping[str, Any], where: str, folder: str) -> Check:
-    expect(table, KEYS, where)
-    texts = {key: text(table, key, where) for key in ("name", "model", "candidate", "outputs", "inputs")}
-    if not texts["model"]:
+def _listed(value: Any) -> list[dict[str, Any]] | None:
+    """An array of tables, as [[...]] makes it; None for anything else."""
+    if isinstance(value, list) and all(isinstance(table, dict) for table in value):
+        return value
+    return None
+
+
+def _check(table: Mapping[str, Any], where: str, folder: str) -> Check:
+    expect(table, _KEYS, where)
+    name, model, candidate, outputs, inputs = (
+        _text(table, key, where) for key in ("name", "model", "candidate", "outputs", "inputs")
+    )
+    if not model:
         raise InputError(f"{where}model: expected a golden file or a saved model; there is none")
-    if texts["candidate"] and texts["outputs"]:
+    if candidate and outputs:
         raise InputError(f"{where}candidate and outputs: expected one of them")
     options = checked(table, where)
     check_mistake(options.get("only_mistake"), where)
-    name = texts.pop("name") or f"{texts['model']} {texts['candidate'] or texts['outputs'] or ''}".strip()
-    return Check(name, folder, **texts, options=options, allow=allowed(table, where))  # type: ignore[arg-type]
+    name = name or f"{model} {candidate or outputs or ''}".strip()
+    return Check(name, folder, model, candidate, outputs, inputs, options, _allowed(table, where))
 
 
-def text(table: Mapping[str, Any], key: str, where: str) -> str | None:
+def _text(table: Mapping[str, Any], key: str, where: str) -> str | None:
     value = table.get(key)
     if value is not None and not (isinstance(value, str) and value):
         raise InputError(f"{where}{key}: expected a text; received {value!r}")
     return value
 
 
-def allowed(table: Mapping[str, Any], where: str) -> dict[str, str]:
+def _allowed(table: Mapping[str, Any], where: str) -> dict[str, str]:
+    """The reason for each blind spot that may stay."""
     from parity.mistakes.catalogue import MISTAKES
 
-    found = {}
-    entries = table.get("allow", [])
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+    entries = _listed(table.get("allow", []))
+    if entries is None:
         raise InputError(f"{where}allow: expected [[check.allow]] with mistake and reason")
+    where = f"{where}allow: "
+    found = {}
     for entry in entries:
-        expect(entry, ("mistake", "reason"), f"{where}allow: ")
-        mistake, reason = (text(entry, key, f"{where}allow: ") for key in ("mistake", "reason"))
+        expect(entry, ("mistake", "reason"), where)
+        mistake, reason = _text(entry, "mistake", where), _text(entry, "reason", where)
         if not mistake or not reason or not reason.strip():
-            raise InputError(f"{where}allow: expected a mistake and the reason why it may stay unseen")
-        expect([mistake], MISTAKES, f"{where}allow: ")
+            raise InputError(f"{where}expected a mistake and the reason why it may stay unseen")
+        expect([mistake], MISTAKES, where)
         found[mistake] = reason
     return found
 
@@ -129,22 +155,22 @@ def allowed(table: Mapping[str, Any], where: str) -> dict[str, str]:
 def run(checks: Sequence[Check], done: Callable[[str], None] = lambda name: None) -> list[tuple[str, Report]]:
     """Each check's name and report, in the file's order. done: called with each name as it comes. One that did not run
     is an ERROR; an interruption keeps what there is, and every check that it left out is an ERROR as well."""
-    reports: dict[str, Report] = {}
+    found: dict[str, Report] = {}
     with contextlib.suppress(KeyboardInterrupt):
-        for check, found in shared(judge, checks, processes(checks), limit):
-            reports[check.name] = error(check, f"check: {found.why}") if isinstance(found, Lost) else found
+        for check, report in shared(judge, checks, processes(checks), limit):
+            found[check.name] = _error(check, f"check: {report.why}") if isinstance(report, Lost) else report
             done(check.name)
-    every = ((check, reports.get(check.name) or error(check, INTERRUPTED)) for check in checks)
-    return [(check.name, replace(report, command=check.command)) for check, report in every]
-
-
-INTERRUPTED = "did not run: interrupted"
+    reports = []
+    for check in checks:
+        report = found.get(check.name) or _error(check, _INTERRUPTED)
+        reports.append((check.name, replace(report, command=check.command)))
+    return reports
 
 
 def processes(checks: Sequence[Check]) -> int:
     """One for each core, but not more than there is work for."""
-    light = all(check.model.endswith(".npz") for check in checks)
-    return min(math.ceil(len(checks) / (FEW if light else 1)), os.cpu_count() or 1)
+    light = all(check.golden for check in checks)
+    return min(math.ceil(len(checks) / (_FEW if light else 1)), os.cpu_count() or 1)
 
 
 def limit(check: Check) -> float:
@@ -158,19 +184,19 @@ def judge(check: Check) -> Report:
     """One check, in the file's folder. An error of the question is a report, too."""
     try:
         with contextlib.chdir(check.folder):
-            return without_allowed(check, ask(check))
+            return _without_allowed(check, _ask(check))
     except ParityError as failed:
-        return error(check, str(failed))
+        return _error(check, str(failed))
 
 
-def ask(check: Check) -> Report:
+def _ask(check: Check) -> Report:
     from parity import api
     from parity.candidates.functions import scratch
     from parity.disk import load_array, load_outputs
 
-    if not Path(check.model).exists():
+    if not os.path.exists(check.model):
         raise InputError(f"{check.model}: no such file")
-    if check.model.endswith(".npz"):
+    if check.golden:
         if check.inputs:
             raise InputError(f"inputs: {check.model} has its own; expected none beside it")
         outputs = load_outputs(check.outputs)
@@ -180,18 +206,16 @@ def ask(check: Check) -> Report:
     return api.check(candidate, check.model, load_array("inputs", check.inputs), **check.options)
 
 
-def without_allowed(check: Check, report: Report) -> Report:
+def _without_allowed(check: Check, report: Report) -> Report:
     """The report without the blind spots that may stay, which are told; and with those told that did not occur."""
-    told = [
-        allowance(report, mistake, reason)
-        for mistake, reason in check.allow.items()
-        if report.verdict in ("PASS", "INCONCLUSIVE")
-    ]
+    known = report.known
+    if report.verdict in ("PASS", "INCONCLUSIVE"):
+        known += tuple(_allowance(report, mistake, reason) for mistake, reason in check.allow.items())
     blind = tuple(blind for blind in report.blind if blind.same or blind.id not in check.allow)
-    return replace(report, blind=blind, known=(*report.known, *told), failure=None)
+    return replace(report, blind=blind, known=known, failure=None)
 
 
-def allowance(report: Report, mistake: str, reason: str) -> str:
+def _allowance(report: Report, mistake: str, reason: str) -> str:
     """What became of a blind spot that may stay."""
     if any(blind.id == mistake for blind in report.not_visible):
         return f"allowed not to be visible: {mistake} ({reason})"
@@ -202,11 +226,13 @@ def allowance(report: Report, mistake: str, reason: str) -> str:
     return f"allowed, but not looked for here: {mistake}; it does not apply to this layer, or to what was asked"
 
 
-def error(check: Check, what: str) -> Report:
-    return Report((CaseReport(check.model, "ERROR", notes=(what,)),), environment=environment())
+def _error(check: Check, what: str) -> Report:
+    return unanswered(check.model, what)
 
 
 def together(reports: Sequence[tuple[str, Report]]) -> Report:
     """All of them in one, which says so where the run was interrupted."""
-    left = sum(INTERRUPTED in case.notes for _, report in reports for case in report.cases)
+    left = 0
+    for _, report in reports:
+        left += sum(_INTERRUPTED in case.notes for case in report.cases)
     return merged(reports, incomplete=f"interrupted: {left} of {len(reports)} checks did not run" if left else "")

@@ -13,10 +13,10 @@ from typing import Any
 
 Work = Callable[[Any], Any]
 
-POLL = 0.5
+_POLL = 0.5
 """Seconds after which it is looked whether a process is still there: one that it started may hold its pipe open."""
 
-GRACE = 2.0
+_GRACE = 2.0
 """Seconds for a process to clear up what its task began, programs and folders, before it is killed."""
 
 
@@ -30,34 +30,35 @@ class Lost:
 def shared(work: Work, tasks: Sequence[Any], number: int, limit: Callable[[Any], float]) -> Iterator[tuple[Any, Any]]:
     """(task, work(task), or Lost in its place) as they come, from so many processes. limit: seconds for a task. However
     this ends, its processes end with it."""
-    waiting, busy, over = list(reversed(tasks)), list[Worker](), list[Worker]()
+    waiting, busy, over = list(reversed(tasks)), list[_Worker](), list[_Worker]()
     try:
         while waiting or busy:
             while waiting and len(busy) < number:
-                busy.append(Worker(work))
+                busy.append(_Worker(work))
                 busy[-1].give(waiting.pop(), limit)
-            wait([worker.pipe for worker in busy], POLL)
+            wait([worker.pipe for worker in busy], _POLL)
             for worker in [worker for worker in busy if worker.done]:
                 yield worker.task, worker.answer()
                 if waiting and not worker.lost:
                     worker.give(waiting.pop(), limit)
-                else:
-                    worker.process.terminate()
-                    busy.remove(worker)
-                    over.append(worker)
+                    continue
+                worker.process.terminate()
+                busy.remove(worker)
+                over.append(worker)
     finally:
-        end([*busy, *over])
+        _end([*busy, *over])
 
 
-class Worker:
+class _Worker:
     """A process that does one task after another."""
 
     def __init__(self, work: Work) -> None:
+        # "spawn": a fork of a process in which TensorFlow has threads may hang
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, work))
+        self.process = context.Process(target=_serve, args=(theirs, work))
         self.process.start()
-        theirs.close()
+        theirs.close()  # or the pipe would stay open when the process is gone
         self.lost = False
 
     def give(self, task: Any, limit: Callable[[Any], float]) -> None:
@@ -81,14 +82,14 @@ class Worker:
         self.lost = True
         if self.process.is_alive() and self.late:
             return Lost(f"had no end after {self.seconds:g} s")
-        self.process.join(GRACE)
+        self.process.join(_GRACE)
         return Lost(f"its process {ended(self.process.exitcode)}")
 
 
-def end(workers: Sequence[Worker]) -> None:
+def _end(workers: Sequence[_Worker]) -> None:
     for worker in workers:
         worker.process.terminate()
-    deadline = time.monotonic() + GRACE
+    deadline = time.monotonic() + _GRACE
     for worker in workers:
         worker.process.join(max(0.0, deadline - time.monotonic()))
         worker.process.kill()
@@ -107,18 +108,18 @@ def ended(status: int | None) -> str:
     return f"ended by signal {-status}"
 
 
-def serve(pipe: Connection, work: Work) -> None:
+def _serve(pipe: Connection, work: Work) -> None:
     """The process's own side: until the pipe is closed, or SIGTERM, which unwinds what the task is in."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to all; the parent ends this one
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while True:
-            pipe.send(attempted(work, pipe.recv()))
+            pipe.send(_attempted(work, pipe.recv()))
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         sys.exit(128 + signal.SIGINT)
 
 
-def attempted(work: Work, task: Any) -> Any:
+def _attempted(work: Work, task: Any) -> Any:
     try:
         return work(task)
     except KeyboardInterrupt:
