@@ -23,7 +23,8 @@ from parity.adapters.keras.library import muted_start
 from parity.adapters.keras.oracle import Oracle
 from parity.adapters.keras.to_keras import to_keras
 from parity.api import check, check_grid
-from parity.cases.case import Case, grid
+from parity.cases.case import Case
+from parity.cases.grid import grid
 from parity.checking import asking as survey
 from parity.given.candidate import as_candidate
 from parity.judging.findings import Tolerance

@@ -10,7 +10,8 @@ from parity.adapters.keras.oracle import Installed, Oracle
 from parity.adapters.keras.precision import notes_on
 from parity.adapters.keras.saved import load_model
 from parity.candidates.functions import Candidate, Outputs, scratch
-from parity.cases.case import WEIGHTS, Case
+from parity.cases.beside import WEIGHTS
+from parity.cases.case import Case
 from parity.checking.asking import Survey, needs
 from parity.errors import CandidateError, InputError
 from parity.given.candidate import as_candidate

@@ -149,7 +149,7 @@ def check(model: str | None, listing: bool, verbose: bool, **options: Any) -> in
 
     Exit status: 0 PASS, 1 FAIL, 2 INCONCLUSIVE or ERROR.
     """
-    from parity.cases.case import AXES, grid
+    from parity.cases.grid import AXES, grid
     from parity.disk import writing
     from parity.golden.file import Golden, packed
 
@@ -243,7 +243,7 @@ def check_gate(path: str, select: Options, options: Options) -> "tuple[Report, T
 def check_grid(model: None, select: Options, options: Options) -> "tuple[Report, Table | None]":
     """The built-in cases."""
     from parity import api
-    from parity.cases.case import grid
+    from parity.cases.grid import grid
 
     own = "expected a model to go with it; the grid draws its own"
     _refuse(options, own, "inputs", "outputs", "mask", "initial_state", "input_shape")
@@ -443,7 +443,7 @@ def score(json_path: str | None, layer: tuple[str, ...] | None, only: str | None
     implementation at hand is judged; beside it stands what allclose and the cosine say to the same data.
     Some minutes. Exit status: 1 if a correct implementation was accused or a visible mistake missed, else 0.
     """
-    from parity.cases.case import grid
+    from parity.cases.grid import grid
     from parity.disk import writing
 
     cases = grid({"layer": layer} if layer else {}, only)

@@ -75,7 +75,7 @@ def _cases_of(metafunc: pytest.Metafunc) -> list[Any] | None:
         return None
     if marker is None or marker.args:
         raise InputError("expected @pytest.mark.parity_grid(layer=..., units=[...]) on the test")
-    from parity.cases.case import AXES, grid
+    from parity.cases.grid import AXES, grid
 
     expect(marker.kwargs, [*AXES, "case"], "")
     pattern = marker.kwargs.get("case")

@@ -9,7 +9,9 @@ from parity.adapters.keras import library
 from parity.adapters.keras.oracle import Oracle
 from parity.adapters.keras.saved import load_model
 from parity.candidates.functions import ANY, Answer
-from parity.cases.case import WEIGHTS, Case, companions, probes, two_calls
+from parity.cases.beside import WEIGHTS, companions, two_calls
+from parity.cases.case import Case
+from parity.cases.probes import probes
 from parity.errors import InputError
 from parity.given.case import check_shape, put
 from parity.given.settings import check_seed

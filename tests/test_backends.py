@@ -11,7 +11,7 @@ from keras import layers as L  # noqa: N812
 
 import parity
 from parity.api import check_grid
-from parity.cases.case import grid
+from parity.cases.grid import grid
 from parity.judging.findings import SAMPLED_FAIL
 from rnn_scratch.layers import PROFILES
 

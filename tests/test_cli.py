@@ -307,7 +307,7 @@ def test_list_and_verbose(run):
 
 
 def test_one_case_of_the_grid_has_the_same_data_alone(run):
-    from parity.cases.case import grid
+    from parity.cases.grid import grid
 
     every = {case.id: case for case in grid()}
     name = "simple_rnn-b2-t10-i4-u8-seq-relu-normal"

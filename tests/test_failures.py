@@ -12,7 +12,8 @@ from zoo import make_layer
 import parity
 from parity.api import check_file
 from parity.candidates.functions import same
-from parity.cases.case import Case, grid
+from parity.cases.case import Case
+from parity.cases.grid import grid
 from parity.cli import main
 from parity.disk import array_of, arrays_in
 from parity.errors import InputError

@@ -12,7 +12,9 @@ from keras import layers as L  # noqa: N812
 import parity
 from parity.adapters.keras.oracle import Oracle
 from parity.candidates.functions import scratch
-from parity.cases.case import Case, make_mask, probes, randomized
+from parity.cases.case import Case
+from parity.cases.drawing import make_mask, randomized
+from parity.cases.probes import probes
 from parity.given.candidate import as_candidate
 from parity.judging.findings import Tolerance
 from parity.judging.judge import examine

@@ -11,7 +11,7 @@ import tf_keras
 
 import parity
 from parity.adapters.keras.saved import load_model, saved_by
-from parity.cases.case import named_dtype
+from parity.cases.drawing import named_dtype
 from parity.errors import MissingExtraError, ModelError
 
 

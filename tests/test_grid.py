@@ -7,7 +7,8 @@ import pytest
 
 import parity
 from parity.api import check_grid
-from parity.cases.case import AXES, grid, make_mask, pairwise_cover
+from parity.cases.drawing import make_mask
+from parity.cases.grid import AXES, grid, pairwise_cover
 from rnn_scratch import Bidirectional
 from rnn_scratch.activations import ACTIVATIONS
 from rnn_scratch.layers import Recurrent
@@ -86,6 +87,11 @@ def test_a_selection_narrows_and_an_empty_one_is_refused():
     assert sizes == {(1, 64, 10), (8, 64, 10)}
     with pytest.raises(parity.InputError, match="no case of the grid has 7"):
         grid({"batch": (7,)})
+
+
+def test_a_selection_of_the_small_shape_alone_has_each_case_once():
+    ids = [case.id for case in grid({"batch": (2,), "timesteps": (10,), "input_dim": (4,), "units": (8,)})]
+    assert len(ids) == len(set(ids))
 
 
 def test_keras_and_rnn_scratch_agree_on_all_of_it():

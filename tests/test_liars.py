@@ -6,7 +6,7 @@ from zoo import inputs, loop, make_layer, textbook, with_settings
 
 import parity
 from parity.api import check_grid, needs
-from parity.cases.case import grid
+from parity.cases.grid import grid
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 

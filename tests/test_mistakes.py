@@ -9,7 +9,9 @@ import pytest
 from zoo import make_layer
 
 import parity
-from parity.cases.case import Case, grid, randomized
+from parity.cases.case import Case
+from parity.cases.drawing import randomized
+from parity.cases.grid import grid
 from parity.explaining.causes import adequacy, computed, diagnose, differ
 from parity.explaining.facts import facts
 from parity.explaining.weights_in_effect import in_effect

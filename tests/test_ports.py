@@ -11,7 +11,7 @@ import pytest
 
 import parity
 from parity import cli, porting
-from parity.cases.case import grid
+from parity.cases.grid import grid
 from parity.errors import CandidateError, InputError, UnsupportedError
 from parity.given.candidate import as_candidate
 from parity.ports import c as c_port

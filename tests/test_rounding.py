@@ -25,7 +25,7 @@ from zoo import (
     with_settings,
 )
 
-from parity.cases.case import make_mask
+from parity.cases.drawing import make_mask
 from parity.judging import judge as judging
 from parity.rounding import arithmetic, functions, magnitudes
 from parity.rounding.arithmetic import ARITHMETIC

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from parity.cases.case import Case, draw_weight
+from parity.cases.case import Case
+from parity.cases.drawing import draw_weight
 from parity.given.candidate import as_candidate
 from parity.judging.findings import Finding, Tolerance
 from parity.judging.judge import examine

@@ -15,7 +15,9 @@ from parity.adapters.keras.oracle import Oracle
 from parity.adapters.keras.precision import notes_on
 from parity.adapters.keras.to_keras import to_keras
 from parity.candidates.functions import Answer, Candidate, Function, Outputs, parameters, scratch
-from parity.cases.case import Case, companions, probes, state_kept, two_calls
+from parity.cases.beside import companions, two_calls
+from parity.cases.case import Case
+from parity.cases.probes import probes
 from parity.checking.case_report import describe, summarize
 from parity.errors import CandidateError, OracleError
 from parity.explaining.causes import Diagnosis, adequacy, applies, diagnose
@@ -26,6 +28,7 @@ from parity.given.settings import Settings
 from parity.judging.findings import Finding, Tolerance
 from parity.judging.judge import Asker, examine, judge_answer, rejudge
 from parity.mistakes.catalogue import MISTAKES
+from parity.mistakes.changes import state_kept
 from parity.report import provenance
 from parity.report.data import CaseReport, Cause, Report
 from parity.rounding.arithmetic import NARROWER

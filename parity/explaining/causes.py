@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from parity.candidates.functions import Answer
-from parity.cases.case import Case, generator, inputs_like, typical
+from parity.cases.case import Case
+from parity.cases.drawing import generator, inputs_like, typical
 from parity.judging.findings import Finding, Tolerance
 from parity.judging.judge import last_dtype, rejudge
 from parity.mistakes.catalogue import MISTAKES

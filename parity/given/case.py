@@ -8,7 +8,9 @@ import numpy as np
 from parity.adapters.keras.from_keras import from_keras
 from parity.adapters.keras.tree import static_input_shape
 from parity.adapters.keras.unbuilt import build_random
-from parity.cases.case import Case, case_id, draw_inputs, generator, leading
+from parity.cases.case import Case
+from parity.cases.drawing import draw_inputs, generator, leading
+from parity.cases.grid import case_id
 from parity.errors import InputError, UnsupportedError
 from rnn_scratch.layers import Layer
 

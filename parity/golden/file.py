@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.candidates.functions import Answer
-from parity.cases.case import Case, named_dtype
+from parity.cases.case import Case
+from parity.cases.drawing import named_dtype
 from parity.disk import LARGEST, arrays_in
 from parity.errors import InputError, ParityError
 from parity.kinds import registry

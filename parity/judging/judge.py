@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from parity.candidates.functions import Answer, Candidate, walk
 from parity.candidates.matching import onnx_y
-from parity.cases.case import Case, generator
+from parity.cases.case import Case
+from parity.cases.drawing import generator
 from parity.errors import CandidateError
 from parity.judging.findings import Finding, Tally, Tolerance, largest
 from parity.rounding.arithmetic import Arithmetic, chosen

@@ -6,7 +6,7 @@ from typing import Any
 
 from parity.adapters.keras.attributes import activation_in, activation_name
 from parity.adapters.keras.precision import dtype_of
-from parity.cases.case import named_dtype
+from parity.cases.drawing import named_dtype
 from parity.kinds import registry
 from parity.kinds.registry import Array, Convert, KerasLayer
 from parity.ports import torch as torch_port

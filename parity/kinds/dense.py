@@ -8,7 +8,7 @@ import numpy as np
 
 from parity.adapters.keras.attributes import activation_in, activation_name, set_weights, weights_of
 from parity.adapters.keras.precision import dtype_of
-from parity.cases.case import draw_weight
+from parity.cases.drawing import draw_weight
 from parity.kinds import registry
 from parity.kinds.registry import Array, Arrays, Convert, KerasLayer
 from parity.ports import torch as torch_port

@@ -5,7 +5,7 @@ from types import ModuleType
 from typing import Any
 
 from parity.adapters.keras.precision import dtype_of
-from parity.cases.case import named_dtype
+from parity.cases.drawing import named_dtype
 from parity.kinds import registry
 from parity.kinds.registry import Array, Convert, KerasLayer
 from parity.ports.c_source import Source

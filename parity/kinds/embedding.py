@@ -8,7 +8,7 @@ import numpy as np
 
 from parity.adapters.keras.attributes import set_weights, weights_of
 from parity.adapters.keras.precision import dtype_of
-from parity.cases.case import draw_weight
+from parity.cases.drawing import draw_weight
 from parity.errors import UnsupportedError
 from parity.kinds import registry
 from parity.kinds.registry import Array, Arrays, Convert, KerasLayer

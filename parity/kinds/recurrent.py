@@ -17,7 +17,7 @@ from parity.adapters.keras.attributes import (
 )
 from parity.adapters.keras.library import family, flat_states, to_numpy
 from parity.adapters.keras.precision import dtype_of
-from parity.cases.case import draw_weight
+from parity.cases.drawing import draw_weight
 from parity.errors import UnsupportedError
 from parity.kinds import registry
 from parity.kinds.registry import Array, Arrays, Convert, KerasLayer

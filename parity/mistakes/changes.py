@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from parity.cases.case import Case, changed
+from parity.cases.case import Case
 from rnn_scratch.base import Array, Layer, Mask, States, Values
 from rnn_scratch.cells import Cell
 from rnn_scratch.layers import Recurrent
@@ -191,3 +191,32 @@ def through_output(change: Callable[[Values], Values]) -> Forward:
         return change(y), after
 
     return forward
+
+
+# --- layers within a layer ---
+
+
+def changed(layer: Layer, change: Change) -> Layer:
+    """The same layer with what `change` makes of it, or of those layers in it for which it makes something."""
+    new = change(layer)
+    if new is not None:
+        return new
+    parts = {name: changed(part, change) for name, part in layer.parts.items()}
+    if all(parts[name] is part for name, part in layer.parts.items()):
+        return layer
+    twin = copy.copy(layer)
+    twin.parts = parts
+    return twin
+
+
+def state_kept(layer: Layer, kept: bool = True) -> Layer:
+    """The same layer, stateful or not."""
+
+    def change(part: Layer) -> Layer | None:
+        if not isinstance(part, Recurrent) or part.stateful == kept:
+            return None
+        twin = copy.copy(part)
+        twin.stateful, twin.state = kept, None
+        return twin
+
+    return changed(layer, change)

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from parity.cases.case import Case, changed
-from parity.mistakes.changes import Change, each, mixed_in, of_kind, setting
+from parity.cases.case import Case
+from parity.mistakes.changes import Change, changed, each, mixed_in, of_kind, setting
 from parity.mistakes.entry import Family, Variants
 from parity.mistakes.hiding import mask_shape, one_step
 from parity.mistakes.masks import is_masked

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from parity.cases.case import Case, state_kept
-from parity.mistakes.changes import Forward, altered, each, is_one_layer, recurrent
+from parity.cases.case import Case
+from parity.mistakes.changes import Forward, altered, each, is_one_layer, recurrent, state_kept
 from parity.mistakes.entry import Family, Variants
 from parity.mistakes.hiding import one_row, zero_state
 from parity.mistakes.loops import looped

@@ -4,8 +4,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from parity.cases.case import Case, View, changed
-from parity.mistakes.changes import Altered, altered, each, is_one_layer, mixed_in, recurrent, setting, through_output
+from parity.cases.case import Case, View
+from parity.mistakes.changes import (
+    Altered,
+    altered,
+    changed,
+    each,
+    is_one_layer,
+    mixed_in,
+    recurrent,
+    setting,
+    through_output,
+)
 from parity.mistakes.entry import Family, Variants
 from parity.mistakes.hiding import one_step
 from parity.mistakes.loops import looped

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from parity.cases.case import Case, draw_weight, generator
+from parity.cases.case import Case
+from parity.cases.drawing import draw_weight, generator
 from parity.mistakes.changes import Change, altered, of_kind, recurrent, weights
 from parity.mistakes.entry import Family, Variants
 from parity.mistakes.hiding import one_step, symmetric, zero_bias

@@ -21,7 +21,11 @@ from parity.adapters.keras.from_keras import from_keras
 from parity.adapters.keras.oracle import Oracle
 from parity.adapters.keras.to_keras import to_keras
 from parity.candidates.functions import ANY, Answer, Candidate
-from parity.cases.case import Case, companions, generator, grid, probes, two_calls
+from parity.cases.beside import companions, two_calls
+from parity.cases.case import Case
+from parity.cases.drawing import generator
+from parity.cases.grid import grid
+from parity.cases.probes import probes
 from parity.checking.asking import again
 from parity.errors import CandidateError
 from parity.explaining.causes import Key, computed, diagnose, differ, widened

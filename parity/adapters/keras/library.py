@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.cases.case import named_dtype
+from parity.cases.drawing import named_dtype
 from parity.errors import MissingExtraError
 from parity.kinds.registry import KerasLayer
 from parity.terminal import briefly

@@ -10,7 +10,7 @@ from parity.adapters.keras.attributes import declared_dtype
 from parity.adapters.keras.library import Array, Tensor, backend_of, family, no_warnings, tensor, to_numpy
 from parity.adapters.keras.to_keras import around, to_keras
 from parity.adapters.keras.tree import cells_in, leaves
-from parity.cases.case import generator, named_dtype
+from parity.cases.drawing import generator, named_dtype
 from parity.kinds import registry
 from parity.kinds.registry import KerasLayer
 from rnn_scratch.layers import Recurrent

@@ -4,7 +4,7 @@ from parity.adapters.keras.attributes import activation_name, declared_dtype
 from parity.adapters.keras.from_keras import convert, from_keras
 from parity.adapters.keras.library import module_of, no_warnings
 from parity.adapters.keras.tree import cells_in, chain, is_cell, is_model, leaves
-from parity.cases.case import generator, randomized
+from parity.cases.drawing import generator, randomized
 from parity.errors import InputError
 from parity.kinds import registry
 from parity.kinds.registry import KerasLayer
