@@ -28,7 +28,7 @@ def with_settings(layer: SimpleRNN, **settings: bool) -> SimpleRNN:
 def random_weights(rng, kind, units, input_dim):
     """Wx, Wh, b of a SimpleRNN in float64, as the grid draws them."""
     shapes = {"Wx": (units, input_dim), "Wh": (units, units), "b": (units,)}
-    return tuple(draw_weight(rng, kind, name, shape, None) for name, shape in shapes.items())
+    return tuple(draw_weight(rng, kind, name, shape) for name, shape in shapes.items())
 
 
 def make_layer(

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_scratch import Sequential
-from rnn_scratch.base import Array, Layer, Mask
+from rnn_scratch.base import Array, Layer, Mask, Shape
+from rnn_scratch.models import Model, Node
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Case:
         return int(self._any.shape[1])
 
     @property
-    def features(self) -> tuple[int, ...]:
+    def features(self) -> Shape:
         """The axes of the input after batch and timesteps; none of token ids."""
         return self.x.shape[2:]
 
@@ -116,23 +116,22 @@ class Case:
     # --- what is to come of it ---
 
     @property
-    def output_shapes(self) -> tuple[tuple[int, ...], ...]:
+    def output_shapes(self) -> tuple[Shape, ...]:
         """Of the outputs, and of the states where the layer returns them."""
         return tuple(self.layer.output_shapes(self.x.shape))
 
     @property
-    def sequence_shape(self) -> tuple[int, ...]:
+    def sequence_shape(self) -> Shape:
         """Of the outputs of every step, returned or not."""
         return self.layer.with_sequences().output_shapes(self.x.shape)[0]
 
-    def part_shapes(self) -> Iterator[tuple[str, Layer, tuple[int, ...], tuple[int, ...]]]:
-        """Each part's name, itself, and the shapes of its outputs at every step and as it returns them. In a model a
-        part takes what the one before puts out; in any other layer all take the inputs."""
-        shape: tuple[int, ...] = self.x.shape
-        for name, part in self.layer.parts.items():
-            own = part.output_shapes(shape)[0]
-            yield name, part, part.with_sequences().output_shapes(shape)[0], own
-            shape = own if isinstance(self.layer, Sequential) else shape
+    def part_shapes(self) -> Iterator[tuple[str, Layer, Shape, Shape]]:
+        """Each part's name, itself, and the shapes of its outputs at every step and as it returns them."""
+        shapes: dict[str, Shape] = {name: x.shape for name, x in self.inputs.items()}
+        for name, node in _nodes(self.layer).items():
+            (fed,) = node.inputs
+            shapes[name] = node.layer.output_shapes(shapes[fed])[0]
+            yield name, node.layer, node.layer.with_sequences().output_shapes(shapes[fed])[0], shapes[name]
 
     def put_to(self, layer: Layer) -> Any:
         """What a layer of rnn_scratch answers."""
@@ -210,3 +209,10 @@ class Case:
     def _cut(self, kept: slice, **changes: Any) -> "Case":
         mask = None if self.mask is None else self.mask[:, kept]
         return self.mapped(lambda x: x[:, kept], mask=mask, **changes)
+
+
+def _nodes(layer: Layer) -> Mapping[str, Node]:
+    """What a layer is made of, by what each part takes: in all but models, all take the inputs."""
+    if isinstance(layer, Model):
+        return layer.nodes
+    return {name: Node(part, layer.input_names) for name, part in layer.parts.items()}

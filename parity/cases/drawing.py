@@ -10,10 +10,9 @@ import numpy as np
 
 from parity.cases.case import Case
 from parity.errors import MissingExtraError
+from parity.kinds import registry
 from rnn_scratch import Embedding, Masking, Sequential
-from rnn_scratch.base import Array, Layer, Mask, Shape
-from rnn_scratch.cells import Cell
-from rnn_scratch.layers import Recurrent
+from rnn_scratch.base import Array, Layer, Mask, Shape, dotted
 
 Rng = np.random.Generator
 L = TypeVar("L", bound=Layer)
@@ -175,23 +174,21 @@ DISTRIBUTIONS = {
 """normal: N(0, 1/fan_in), biases N(0, 1/4), embeddings N(0, 1). keras: Keras's default initializers. uniform: [0, 1).
 chaotic: normal, the recurrent gain 2, at which a network never settles."""
 
-ROLES = {"Wx": "matrix", "W": "matrix", "Wh": "recurrent", "b": "bias", "E": "table"}
+_ROLES = {"Wx": "matrix", "W": "matrix", "Wh": "recurrent", "b": "bias", "E": "table"}
 
 
-def draw_weight(rng: Rng, distribution: str, name: str, shape: Shape, cell: Cell | None = None) -> Array:
-    """One array in float64, by its name in rnn_scratch."""
-    draw: Draw = getattr(DISTRIBUTIONS[distribution], ROLES[name])
-    array = draw(rng, shape)
-    if distribution == "keras" and name == "b" and cell is not None and "f" in cell.gates:
-        array[cell.units : 2 * cell.units] = 1  # unit_forget_bias
-    return array
+def draw_weight(rng: Rng, distribution: str, name: str, shape: Shape) -> Array:
+    """One array in float64, by its name in rnn_scratch; one of another name like a matrix or a bias, by its axes."""
+    role = _ROLES.get(name, "matrix" if len(shape) > 1 else "bias")
+    draw: Draw = getattr(DISTRIBUTIONS[distribution], role)
+    return draw(rng, shape)
 
 
 def randomized(layer: Layer, rng: Rng, distribution: str = "normal") -> Layer:
     """The same layer with every weight drawn anew, in its own dtype."""
-    cells = {path: part.cell for path, part in layer.walk() if isinstance(part, Recurrent)}
-    drawn = {}
-    for name, array in layer.weights.items():
-        prefix, _, own = name.rpartition(".")
-        drawn[name] = draw_weight(rng, distribution, own, array.shape, cells.get(prefix)).astype(array.dtype)
-    return layer.replace(**drawn)
+    drawn: dict[str, Array] = {}
+    for path, part in layer.walk():
+        own = registry.draw(part, rng, distribution) if part.own_weights else {}
+        drawn |= {dotted(path, name): array for name, array in own.items()}
+    old = layer.weights
+    return layer.replace(**{name: array.astype(old[name].dtype) for name, array in drawn.items()})

@@ -14,13 +14,13 @@ from parity.cases.drawing import (
     Rng,
     draw_inputs,
     draw_states,
-    draw_weight,
     generator,
     make_mask,
     named_dtype,
     randomized,
 )
 from parity.errors import InputError
+from parity.kinds import registry
 from rnn_scratch import Bidirectional, Dense, Embedding, Masking, Sequential
 from rnn_scratch.activations import ACTIVATIONS, Activation
 from rnn_scratch.base import Array, Layer
@@ -269,7 +269,7 @@ def _built(spec: Spec, seed: int) -> Case:
 
 def _looped(spec: Spec, rng: Rng) -> Case:
     """A case of one cell in a loop."""
-    layer = recurrent(_drawn_cell(spec, rng), {name: getattr(spec, name) for name in SETTINGS})  # type: ignore[arg-type]
+    layer = _recurrent(spec, rng)
     states = draw_states(layer, rng, spec.batch) if spec.state else None
     draw = rng.random if spec.weights == "uniform" else rng.standard_normal
     x = draw((spec.batch, spec.timesteps, spec.input_dim)).astype(layer.dtype)
@@ -294,20 +294,27 @@ def _mask(spec: Spec, rng: Rng) -> Any:
     return make_mask(rng, spec.mask, spec.batch, spec.timesteps) if spec.mask else None
 
 
-def _drawn_cell(spec: Spec, rng: Rng) -> Cell:
+def _recurrent(spec: Spec, rng: Rng) -> Recurrent:
+    kind, settings = CELLS[spec.layer], _cell_settings(spec)
+    loop: Any = {name: getattr(spec, name) for name in SETTINGS}
+    blank = recurrent(_blank_cell(kind, spec.units, spec.input_dim, "float64", **settings), loop)
+    drawn = {**registry.draw(blank, rng, spec.weights)}
+    drawn["Wh"] = _tamed(drawn["Wh"], ACTIVATIONS[spec.activation])
+    dtype = named_dtype(spec.dtype)
+    weights: dict[str, Any] = {name: array.astype(dtype) for name, array in drawn.items()}
+    if not spec.use_bias:
+        weights["b"] = None  # not earlier: the bias is drawn all the same, or what is drawn next would be other data
+    return recurrent(kind(**weights, **settings), loop)
+
+
+def _cell_settings(spec: Spec) -> dict[str, Any]:
+    """Those that differ from the cell's own defaults, which not all cells have."""
     settings: dict[str, Any] = {"activation": spec.activation}
     if spec.recurrent_activation:
         settings["recurrent_activation"] = spec.recurrent_activation
     if not spec.reset_after:
         settings["reset_after"] = False
-    cell = _blank_cell(CELLS[spec.layer], spec.units, spec.input_dim, "float64", settings)
-    drawn = {name: draw_weight(rng, spec.weights, name, array.shape, cell) for name, array in cell.weights.items()}
-    drawn["Wh"] = _tamed(drawn["Wh"], ACTIVATIONS[spec.activation])
-    if not spec.use_bias:
-        del drawn["b"]
-    dtype = named_dtype(spec.dtype)
-    weights = {name: array.astype(dtype) for name, array in drawn.items()}
-    return CELLS[spec.layer](**{"b": None, **weights}, **settings)
+    return settings
 
 
 def _tamed(Wh: Array, activation: Activation) -> Array:
@@ -340,10 +347,10 @@ def _stack(spec: Spec) -> Layer:
 
 
 def _blank(kind: type[Cell], units: int, input_dim: int, **settings: bool) -> Recurrent:
-    return recurrent(_blank_cell(kind, units, input_dim, "float32", {}), settings)  # type: ignore[arg-type]
+    return recurrent(_blank_cell(kind, units, input_dim, "float32"), settings)  # type: ignore[arg-type]
 
 
-def _blank_cell(kind: type[Cell], units: int, input_dim: int, dtype: str, settings: dict[str, Any]) -> Cell:
+def _blank_cell(kind: type[Cell], units: int, input_dim: int, dtype: str, **settings: Any) -> Cell:
     """A cell of zeros, with a bias."""
     rows = len(kind.gates) * units
     cell = kind(np.zeros((rows, input_dim), dtype), np.zeros((rows, units), dtype), None, **settings)

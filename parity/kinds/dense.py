@@ -54,7 +54,7 @@ def rebuild(described: Mapping[str, Any], weights: Mapping[str, Array], parts: M
 
 @registry.draw.register(Dense)
 def draw(layer: Dense, rng: np.random.Generator, distribution: str) -> Arrays:
-    return {name: draw_weight(rng, distribution, name, array.shape, None) for name, array in layer.weights.items()}
+    return {name: draw_weight(rng, distribution, name, array.shape) for name, array in layer.weights.items()}
 
 
 # --- ports ---

@@ -48,7 +48,7 @@ def rebuild(described: Mapping[str, Any], weights: Mapping[str, Array], parts: M
 
 @registry.draw.register(Embedding)
 def draw(layer: Embedding, rng: np.random.Generator, distribution: str) -> Arrays:
-    return {"E": draw_weight(rng, distribution, "E", layer.E.shape, None)}
+    return {"E": draw_weight(rng, distribution, "E", layer.E.shape)}
 
 
 # --- ports ---

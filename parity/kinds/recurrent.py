@@ -184,9 +184,11 @@ def rebuild(described: Mapping[str, Any], weights: Mapping[str, Array], parts: M
 
 @registry.draw.register(Recurrent)
 def draw(layer: Recurrent, rng: np.random.Generator, distribution: str) -> Arrays:
-    return {
-        name: draw_weight(rng, distribution, name, array.shape, layer.cell) for name, array in layer.weights.items()
-    }
+    own = layer.own_weights
+    drawn = {name: draw_weight(rng, distribution, name, array.shape) for name, array in own.items()}
+    if distribution == "keras" and "b" in own and "f" in layer.cell.gates:
+        drawn["b"][layer.units : 2 * layer.units] = 1  # Keras's unit_forget_bias
+    return drawn
 
 
 def _example(kind: type[Cell], rng: np.random.Generator) -> Layer:

@@ -176,6 +176,6 @@ def _stale_weights(case: Case) -> Variants:
     own = dict(case.layer.weights)
     for path, array in own.items():
         rng = generator(0, f"stale {path} {array.shape}")
-        drawn = draw_weight(rng, "normal", path.rpartition(".")[2], array.shape, None).astype(array.dtype)
+        drawn = draw_weight(rng, "normal", path.rpartition(".")[2], array.shape).astype(array.dtype)
         found[path] = replace(case, layer=case.layer.replace(**{**own, path: drawn}))
     return found
