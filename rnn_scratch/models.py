@@ -1,5 +1,6 @@
 """Models: layers that feed each other, by name. A chain of them is a Sequential."""
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -147,7 +148,10 @@ class Model(Layer):
     @property
     def units(self) -> int:
         """Of the last layer that has a size of its own."""
-        return next(layer.units for layer in reversed(self.layers) if type(layer).units is not Layer.units)
+        for layer in reversed(self.layers):
+            with contextlib.suppress(NotImplementedError):  # of a Dropout, or of what is made of nothing else
+                return layer.units
+        raise NotImplementedError
 
 
 class Sequential(Model):

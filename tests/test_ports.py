@@ -11,14 +11,16 @@ import pytest
 
 import parity
 from parity import cli, porting
+from parity.cases.case import Case
 from parity.cases.grid import grid
 from parity.errors import CandidateError, InputError, UnsupportedError
 from parity.given.candidate import as_candidate
+from parity.kinds import registry
 from parity.ports import c as c_port
 from parity.ports import c_source, packing
 from parity.ports import formats as ports
 from parity.ports.layouts import KINDS, LAYOUTS
-from rnn_scratch import GRU, Dense, Sequential
+from rnn_scratch import GRU, Activation, Dense, Sequential
 from rnn_scratch.layers import Layer
 
 SMALL = {case.id: case for case in grid(only="*-b2-t10-i4-u8-*")}
@@ -230,6 +232,31 @@ def test_a_model_that_ends_with_an_activation(tmp_path, to, activation):
     assert report.verdict == "PASS", str(report)
 
 
+@pytest.mark.parametrize("to", ["onnx", "c", "torch", "npz"])
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+def test_layers_without_a_size_of_their_own(tmp_path, to, first):
+    """An Activation knows its width from what comes in, and a Dropout alone has nothing to write."""
+    if to == "torch":
+        pytest.importorskip("torch")
+    layers = keras.layers
+    sizeless = [layers.Activation("relu"), layers.TimeDistributed(layers.Dropout(0.5))]
+    sized = [layers.GRU(3, return_sequences=True), layers.TimeDistributed(layers.Dense(5))]
+    order = [*sizeless, *sized] if first else [*sized, *sizeless]
+    model = keras.Sequential([keras.Input((None, 4)), *order])
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.standard_normal(w.shape) / 2 for w in model.get_weights()])
+    scratch = parity.from_keras(model)
+    path = saved(tmp_path, ports.write(scratch, to), to)
+    report = parity.check(porting.candidate(path, to, scratch), model, input_shape=(7, 4))
+    assert report.verdict == "PASS", str(report)
+
+
+@pytest.mark.parametrize("to", ["onnx", "c"])
+def test_a_model_that_says_no_size(to):
+    with pytest.raises(UnsupportedError, match="activation: no layer in it says how many features it takes"):
+        ports.write(Activation("tanh"), to)
+
+
 @pytest.mark.parametrize(
     ("layer", "to", "said"),
     [
@@ -263,6 +290,43 @@ class Scale(Layer):
 
     def replace(self, **weights):
         return Scale(**weights)
+
+
+class Shift(Scale):
+    """y = x + beta: a kind that registers."""
+
+    kind = "shift"
+    arrays = ("beta",)
+
+    def __init__(self, beta):
+        Layer.__init__(self)
+        self.beta = beta
+
+    def forward(self, x, mask, states):
+        return x + self.beta, ()
+
+    def replace(self, **weights):
+        return Shift(**weights)
+
+
+registry.arrays.register(Shift)(lambda layer, layout, suffix: {"offset": layer.beta})
+registry.from_arrays.register(Shift)(lambda layer, layout, found, suffix: {"beta": found["offset"]})
+registry.origin.register(Shift)(lambda layer, layout, name: {"from": "beta", "transposed": False})
+
+
+@pytest.mark.parametrize("to", ["npz", "safetensors"])
+def test_a_kind_that_registers_is_carried(tmp_path, to):
+    gru = SMALL[PORTED["gru"]].layer
+    model = Sequential([gru, Shift(np.arange(8, dtype="f"))])
+    port = ports.write(model, to)
+    assert [array["name"] for array in port.manifest["layers"][1]["arrays"]] == ["shift.offset"]
+    blank = Sequential([gru, Shift(np.zeros(8, "f"))])
+    candidate = porting.candidate(saved(tmp_path, port, to), to, model)
+    x = np.ones((2, 3, 4), "f")
+    answer = candidate.ask(Case("case", blank, x))
+    assert np.array_equal(answer.outputs[0], model(x))
+    with pytest.raises(UnsupportedError, match="shift: c does not carry shift"):
+        ports.write(model, "c")
 
 
 @pytest.mark.parametrize("to", ports.FORMATS)

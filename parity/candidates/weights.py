@@ -26,16 +26,7 @@ class Weights:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        try:
-            self.arrays, told = read(path)
-        except ParityError:
-            raise
-        except OSError as error:
-            raise CandidateError(f"--candidate: {path}: cannot be read: {error.strerror}") from None
-        except Exception as error:  # whatever a damaged file makes of the readers
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise CandidateError(f"--candidate: {path}: expected weights: {reason[:200]}") from None
-        layout = str(told.get("layout")) if isinstance(told, dict) else ""
+        self.arrays, layout = read(path)
         self.layout = layout if layout in LAYOUTS else None
 
     def ask(self, case: Case) -> Answer:
@@ -62,12 +53,27 @@ def outputs_of(model: Model, case: Case) -> Answer:
     return Answer(y if isinstance(y, tuple) else (y,), layers=found)
 
 
-def read(path: str) -> tuple[Arrays, Any]:
-    """The arrays of an .npz or .safetensors file and its manifest, {} where it has none."""
-    if Path(path).stat().st_size > LARGEST:
+def read(path: str) -> tuple[Arrays, str | None]:
+    """The arrays of an .npz or .safetensors file, and the layout that its manifest names. CandidateError for a file
+    that is none."""
+    try:
+        arrays, manifest = _read(Path(path))
+    except ParityError:
+        raise
+    except OSError as error:
+        raise CandidateError(f"--candidate: {path}: cannot be read: {error.strerror}") from None
+    except Exception as error:  # whatever a damaged file makes of the readers
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CandidateError(f"--candidate: {path}: expected weights: {reason[:200]}") from None
+    return arrays, str(manifest.get("layout")) if isinstance(manifest, dict) else None
+
+
+def _read(path: Path) -> tuple[Arrays, Any]:
+    """The arrays and the manifest, {} where there is none."""
+    if path.stat().st_size > LARGEST:
         raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
-    if Path(path).suffix == ".npz":
-        arrays = arrays_in(Path(path).read_bytes())
+    if path.suffix == ".npz":
+        arrays = arrays_in(path.read_bytes())
         text = arrays.pop(MANIFEST, None)
         return arrays, {} if text is None else json.loads(text.tobytes())
     library = needed("safetensors", "a .safetensors file", "safetensors")

@@ -2,11 +2,12 @@
 
 from parity.adapters.keras.precision import dtype_of
 from parity.kinds import registry
-from parity.kinds.recurrent import NAMES, take_cell
+from parity.kinds.cells import ELSEWHERE
+from parity.kinds.recurrent import take_cell
 from parity.kinds.registry import Convert, KerasLayer
 from rnn_scratch.layers import Layer, recurrent
 
 
-@registry.take.register(*(f"{names.keras}Cell" for names in NAMES.values()))
+@registry.take.register(*(f"{cell.keras}Cell" for cell in ELSEWHERE.values()))
 def take(cell: KerasLayer, convert: Convert) -> Layer:
     return recurrent(take_cell(cell, dtype_of(cell)), {})

@@ -115,12 +115,12 @@ def torch(layer: Bidirectional, library: ModuleType, state: Mapping[str, Any]) -
         halves = list(finals[0])
         if layer.return_sequences:
             halves = [y[..., : forward.units], y[..., forward.units :]]
+        # torch.cat, for NumPy's concatenate, which merge calls, makes arrays of tensors
         output = library.cat(halves, -1) if layer.merge_mode == "concat" else layer.merge(*halves)
         if not layer.return_state:
             return output
         outputs = output if isinstance(output, tuple) else (output,)
-        states = [final[n] for n in range(2) for final in finals]
-        return (*outputs, *states)
+        return (*outputs, *(final[0] for final in finals), *(final[1] for final in finals))
 
     return run
 

@@ -1,8 +1,7 @@
-"""SimpleRNN, LSTM and GRU: one cell in a loop; and what each cell is called elsewhere."""
+"""SimpleRNN, LSTM and GRU: one cell in a loop."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -20,10 +19,11 @@ from parity.adapters.keras.precision import dtype_of
 from parity.cases.drawing import draw_weight
 from parity.errors import UnsupportedError
 from parity.kinds import registry
+from parity.kinds.cells import ELSEWHERE
 from parity.kinds.registry import Array, Arrays, Convert, KerasLayer
 from parity.ports import c_loop
-from parity.ports.c_loop import Output, Step
-from parity.ports.c_source import Source, applied, for_each
+from parity.ports.c_loop import Output
+from parity.ports.c_source import Source
 from parity.ports.layouts import LAYOUTS, Layout, called, pack, unpack
 from parity.ports.onnx_graph import Graph
 from parity.ports.onnx_graph import activation as onnx_activation
@@ -31,54 +31,8 @@ from rnn_scratch import GRU, LSTM, SimpleRNN
 from rnn_scratch.cells import CELLS, Cell, GRUCell
 from rnn_scratch.layers import PROFILES, SETTINGS, Layer, Recurrent, recurrent
 
-
-@dataclass(frozen=True)
-class Names:
-    """Of a cell. keras: its layer's class, whose cell's is that and "Cell". onnx: the operator, and which settings say
-    its activations. torch: the class in torch.nn, and what its activation can be. equation: one step, in Keras's
-    letters."""
-
-    keras: str
-    onnx: str
-    onnx_activations: tuple[str, ...]
-    torch: str
-    torch_activations: tuple[str, ...]
-    equation: str
-
-
-NAMES: Mapping[str, Names] = {
-    "simple_rnn": Names(
-        "SimpleRNN",
-        "RNN",
-        ("activation",),
-        "RNN",
-        ("tanh", "relu"),
-        "h_t = tanh(Wx x_t + Wh h_{t-1} + b)",
-    ),
-    "lstm": Names(
-        "LSTM",
-        "LSTM",
-        ("recurrent_activation", "activation", "activation"),
-        "LSTM",
-        ("tanh",),
-        "i, f, o = sigmoid(Wx x_t + Wh h_{t-1} + b); c~ = tanh(Wx x_t + Wh h_{t-1} + b); "
-        "c_t = f c_{t-1} + i c~; h_t = o tanh(c_t)",
-    ),
-    "gru": Names(
-        "GRU",
-        "GRU",
-        ("recurrent_activation", "activation"),
-        "GRU",
-        ("tanh",),
-        "z, r = sigmoid(Wx x_t + Wh h_{t-1} + b); "
-        "h~ = tanh(Wx x_t + b + r (Wh h_{t-1} + b_h)) with reset_after, tanh(Wx x_t + Wh (r h_{t-1}) + b) without; "
-        "h_t = z h_{t-1} + (1 - z) h~",
-    ),
-}
-"""By the cell's name in rnn_scratch."""
-
 for _name, _kind in CELLS.items():
-    registry.cell.register(f"{NAMES[_name].keras}Cell")(_kind)
+    registry.cell.register(f"{ELSEWHERE[_name].keras}Cell")(_kind)
 
 
 # --- a cell, alone or within a layer ---
@@ -154,7 +108,7 @@ def take(layer: KerasLayer, convert: Convert) -> Layer:
 @registry.make.register(SimpleRNN, LSTM, GRU)
 def make(layer: Recurrent, module: ModuleType, extra: Mapping[str, Any]) -> KerasLayer:
     settings = {**keras_cell_settings(layer.cell, module), **layer.settings, **extra}
-    return getattr(module.layers, NAMES[layer.cell.name].keras)(**settings)
+    return getattr(module.layers, ELSEWHERE[layer.cell.name].keras)(**settings)
 
 
 @registry.fill.register(SimpleRNN, LSTM, GRU)
@@ -198,7 +152,7 @@ def _example(kind: type[Cell], rng: np.random.Generator) -> Layer:
 
 
 for _name, _kind in CELLS.items():
-    registry.example.register(f"{NAMES[_name].keras}Cell")(functools.partial(_example, _kind))
+    registry.example.register(f"{ELSEWHERE[_name].keras}Cell")(functools.partial(_example, _kind))
 
 
 # --- arrays in the layouts of other libraries ---
@@ -236,7 +190,7 @@ def _bias_origin(layer: Recurrent, layout: Layout, name: str) -> str:
 def in_manifest(layer: Recurrent, layout: Layout) -> dict[str, Any]:
     cell = layer.cell
     return {
-        "equation": NAMES[cell.name].equation,
+        "equation": ELSEWHERE[cell.name].equation,
         "settings": {**cell.settings, "use_bias": cell.use_bias, **layer.settings},
         "gates": called(layout, cell.name),
     }
@@ -262,7 +216,7 @@ def expect_both_portable(owner: Layer, directions: Sequence[Recurrent], to: str)
 
 
 def _expect_torch_has(layer: Recurrent) -> None:
-    allowed = {"activation": NAMES[layer.cell.name].torch_activations, "recurrent_activation": ("sigmoid",)}
+    allowed = {"activation": ELSEWHERE[layer.cell.name].torch_activations, "recurrent_activation": ("sigmoid",)}
     for name, value in layer.cell.settings.items():
         if name in allowed and value not in allowed[name]:
             raise UnsupportedError(
@@ -295,7 +249,7 @@ def onnx_node(
         both = np.concatenate([arrays[name] for arrays in packed])
         inputs.append(graph.constant(f"{path}.{name}", both))
     attributes = _onnx_attributes(directions)
-    names = NAMES[first.cell.name]
+    names = ELSEWHERE[first.cell.name]
     y, *finals = graph.add_several(
         names.onnx, inputs, 1 + len(first.cell.states), hidden_size=first.units, direction=direction, **attributes
     )
@@ -306,7 +260,7 @@ def _onnx_attributes(directions: Sequence[Recurrent]) -> dict[str, Any]:
     """The activations of each direction, gates first, with alpha and beta of those that have them."""
     found: dict[str, Any] = {"activations": []}
     for layer in directions:
-        for setting in NAMES[layer.cell.name].onnx_activations:
+        for setting in ELSEWHERE[layer.cell.name].onnx_activations:
             op, values = onnx_activation(layer.cell.settings[setting] or "linear", layer.name)
             found["activations"].append(op)
             for key, value in values.items():
@@ -340,7 +294,7 @@ def torch_module(
     library: ModuleType, like: Recurrent, state: Mapping[str, Any], *, bidirectional: bool
 ) -> Callable[[Any], tuple[Any, tuple[Any, ...]]]:
     """The module of torch's own: x -> y (batch, timesteps, units), and of each state (directions, batch, units)."""
-    names = NAMES[like.cell.name]
+    names = ELSEWHERE[like.cell.name]
     settings = {"bias": like.cell.use_bias, "batch_first": True, "bidirectional": bidirectional}
     if len(names.torch_activations) > 1:
         settings["nonlinearity"] = like.cell.settings["activation"]
@@ -365,65 +319,4 @@ def c(layer: Recurrent, source: Source, path: str, x: str, steps: str, target: s
 
 
 def c_direction(source: Source, layer: Recurrent, path: str, x: str, output: Output, *, backwards: bool) -> None:
-    c_loop.add_loop(source, layer, _C_STEPS[layer.cell.name], path, x, output, backwards)
-
-
-def _c_simple_rnn(layer: Recurrent, recurrent_kernel: str) -> Step:
-    act, _ = _c_activations(layer)
-    return Step(for_each(layer.units, f"h[n] = {act('z[n]')};"), gates=1, variables=f", z[{layer.units}]")
-
-
-def _c_lstm(layer: Recurrent, recurrent_kernel: str) -> Step:
-    u = layer.units
-    act, gate = _c_activations(layer)
-    i = "z[n]"
-    f, g, o = (f"z[{n * u} + n]" for n in (1, 2, 3))
-    update = [
-        *for_each(2 * u, f"z[n] = {gate('z[n]')};"),  # i and f, which stand together
-        *for_each(u, f"{g} = {act(g)};"),
-        *for_each(u, f"{o} = {gate(o)};"),
-        *for_each(u, f"c[n] = {f} * c[n] + {i} * {g};"),
-        *for_each(u, f"h[n] = {o} * ({act('c[n]')});"),
-    ]
-    return Step(update, gates=4, variables=f", c[{u}] = {{0}}, z[{4 * u}]")
-
-
-def _c_gru(layer: Recurrent, recurrent_kernel: str) -> Step:
-    u = layer.units
-    act, gate = _c_activations(layer)
-    r, n = (f"z[{k * u} + n]" for k in (1, 2))
-    after = bool(layer.cell.settings["reset_after"])
-    gates = for_each(2 * u, f"z[n] = {gate('z[n]')};")
-    if after:
-        gates = [
-            *for_each(2 * u, "z[n] += q[n];"),
-            *gates,
-            *for_each(u, f"{n} += {r} * q[{2 * u} + n];"),
-        ]
-    else:
-        gates += [
-            *for_each(u, f"r[n] = {r} * h[n];"),
-            f"            for (int j = 0; j < {u}; j++)",
-            f"                for (int k = {2 * u}; k < {3 * u}; k++)",
-            f"                    z[k] += {recurrent_kernel}[j][k] * r[j];",
-        ]
-    update = [
-        *gates,
-        *for_each(u, f"{n} = {act(n)};"),
-        *for_each(u, f"h[n] = z[n] * h[n] + (1.0f - z[n]) * {n};"),
-    ]
-    beside = f"q[{3 * u}]" if after else f"r[{u}]"
-    return Step(update, gates=3 if after else 2, variables=f", z[{3 * u}], {beside}", apart=after)
-
-
-_C_STEPS: Mapping[str, c_loop.StepOf] = {"simple_rnn": _c_simple_rnn, "lstm": _c_lstm, "gru": _c_gru}
-
-
-def _c_activations(layer: Recurrent) -> list[Callable[[str], str]]:
-    """Of a value in C: the activation, and the recurrent one where there is one."""
-    settings = layer.cell.settings
-
-    def of(setting: str) -> Callable[[str], str]:
-        return lambda value: applied(settings[setting], value, layer.name)
-
-    return [of("activation"), of("recurrent_activation")]
+    c_loop.add_loop(source, layer, ELSEWHERE[layer.cell.name].c_step, path, x, output, backwards)

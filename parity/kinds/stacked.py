@@ -7,8 +7,8 @@ from typing import Any
 from parity.adapters.keras.library import family
 from parity.adapters.keras.precision import dtype_of
 from parity.kinds import registry
+from parity.kinds.cells import ELSEWHERE
 from parity.kinds.recurrent import (
-    NAMES,
     expect_coverable,
     fill_cell,
     held_states,
@@ -45,7 +45,7 @@ def make(layer: RNN, module: ModuleType, extra: Mapping[str, Any]) -> KerasLayer
 
 
 def _keras_cell(layer: Recurrent, module: ModuleType) -> KerasLayer:
-    kind = getattr(module.layers, f"{NAMES[layer.cell.name].keras}Cell")
+    kind = getattr(module.layers, f"{ELSEWHERE[layer.cell.name].keras}Cell")
     return kind(**keras_cell_settings(layer.cell, module))
 
 

@@ -55,11 +55,11 @@ def write(layer: Layer, to: str, layout: str | None = None, versions: Mapping[st
     if to not in FORMATS:
         raise InputError(f"to: expected {', '.join(FORMATS)}; received {to!r}")
     kind = FORMATS[to]
-    if layout is not None and kind.carries is not None and layout != kind.layout:
-        raise InputError(f"layout: {to} has its own, {kind.layout}; received {layout!r}")
-    chosen = layout_named(layout or kind.layout)
     if kind.carries is not None:
+        if layout not in (None, kind.layout):
+            raise InputError(f"layout: {to} has its own, {kind.layout}; received {layout!r}")
         _expect_carried(layer, to, kind.carries)
+    chosen = layout_named(layout or kind.layout)
     arrays = _every_array(layer, to, chosen)
     told = manifest(layer, to, chosen, versions or {})
     return Port(kind.write(layer, arrays, told), told, layer)

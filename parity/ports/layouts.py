@@ -195,9 +195,10 @@ def _biases(cell: Cell, layout: Layout) -> list[Array]:
 
 def _bias(layout: Layout, like: Cell, found: Mapping[str, Array], back: Array) -> Array:
     """The inverse of `_biases`."""
-    names = layout.names[2]
-    kept = np.split(found[names[0]], 2) if layout.joined else [found[name] for name in names]
-    rows = [row for bias in kept for row in np.atleast_2d(bias)]
+    kept = [found[name] for name in layout.names[2]]
+    if layout.joined:
+        kept = np.split(kept[0], 2)
+    rows = np.vstack(kept)  # of one bias, of two, or of an array that holds two
     own = [_reordered(row, back) for row in rows]
     if like.b.ndim == 2:
         return np.stack(own)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from parity.kinds.recurrent import NAMES
+from parity.kinds.cells import ELSEWHERE
 from parity.ports.layouts import KINDS, LAYOUTS, Layout, called, pack
 from rnn_scratch.base import Array
 from rnn_scratch.cells import CELLS, Cell
@@ -26,7 +26,7 @@ def _introduction() -> Iterator[str]:
     yield "`parity port` writes these, and checks what it wrote before it says so:\n"
     yield "```sh\nparity port model.keras --to npz --layout torch\n```\n"
     yield "The equations, in Keras's letters (u units, d features; products of arrays of one shape are elementwise):\n"
-    yield from (f"- {kind}: `{names.equation}`" for kind, names in NAMES.items())
+    yield from (f"- {kind}: `{names.equation}`" for kind, names in ELSEWHERE.items())
     yield "\n| layout | library | Wx | Wh | bias | LSTM's gates | GRU's gates | x: first axis |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     for layout in LAYOUTS.values():

@@ -39,11 +39,13 @@ def _entries(entry: Entry, layout: Layout) -> Iterator[Entry]:
     layer = entry.layer
     if layer.own_weights:
         yield entry
-    suffixes = registry.suffixes(layer, layout) if registry.suffixes.knows(layer) else {}
+    beside: Mapping[str, str] = {}
+    if registry.suffixes.knows(layer):
+        beside = registry.suffixes(layer, layout)
     for name, part in layer.parts.items():
-        path = entry.path if name in suffixes else dotted(entry.path, name)
-        scratch_path = dotted(entry.scratch_path, name)
-        yield from _entries(Entry(part, path, suffixes.get(name, ""), scratch_path), layout)
+        path = entry.path if name in beside else dotted(entry.path, name)
+        inner = Entry(part, path, beside.get(name, ""), dotted(entry.scratch_path, name))
+        yield from _entries(inner, layout)
 
 
 def packed(layer: Layer, layout: Layout) -> Arrays:
@@ -60,9 +62,7 @@ def packed(layer: Layer, layout: Layout) -> Arrays:
 
 def unpacked(layer: Layer, layout: Layout, arrays: Mapping[str, Array]) -> Layer:
     """The layer with the weights that stand in those arrays. InputError for one that is missing or does not fit."""
-    for name, array in arrays.items():
-        if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
-            raise InputError(f"{name}: expected floating-point numbers; received {array.dtype}")
+    _expect_floats(arrays)
     own: Arrays = {}  # and not the layer's weights, which would stand in for whatever the arrays lack
     for entry in entries(layer, layout):
         found = registry.from_arrays(entry.layer, layout, below(entry.path, arrays), entry.suffix)
@@ -72,6 +72,12 @@ def unpacked(layer: Layer, layout: Layout, arrays: Mapping[str, Array]) -> Layer
     if missing:
         raise InputError(f"{layer.name}: expected every weight; there is no {', '.join(missing)} in {layout.name}")
     return layer.replace(**own)
+
+
+def _expect_floats(arrays: Mapping[str, Array]) -> None:
+    for name, array in arrays.items():
+        if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
+            raise InputError(f"{name}: expected floating-point numbers; received {array.dtype}")
 
 
 def below(path: str, arrays: Mapping[str, Array]) -> Arrays:
@@ -88,14 +94,15 @@ def recognised(layer: Layer, arrays: Mapping[str, Array], name: str | None = Non
     the arrays by its names. What all names begin with, as `rnn.` or `lstm/`, may be any. InputError where none fits."""
     known = _known(layer) if name is None else {name: packed(layer, LAYOUTS[name])}
     bare = _bare(arrays)
-    for found, expected in known.items():
-        if _listed(bare) == _listed(_bare(expected)):
-            start = _shared(expected)
+    for found, like in known.items():
+        if _listed(bare) == _listed(_bare(like)):
+            start = _shared(like)
             return LAYOUTS[found], {start + key: array for key, array in bare.items()}
     nearest = max(known, key=lambda found: len(known[found].keys() & bare.keys()))
+    expected, received = (", ".join(_listed(each))[:300] for each in (known[nearest], arrays))
     raise InputError(
-        f"expected the weights of {layer.name} in a layout ({', '.join(known)}), in {nearest} "
-        f"{', '.join(_listed(known[nearest]))[:300]}; received {', '.join(_listed(arrays))[:300] or 'none'}"
+        f"expected the weights of {layer.name} in a layout ({', '.join(known)}), "
+        f"in {nearest} {expected}; received {received or 'none'}"
     )
 
 
