@@ -25,7 +25,7 @@ from parity.adapters.keras.to_keras import to_keras
 from parity.api import check, check_grid
 from parity.cases.case import Case
 from parity.cases.grid import grid
-from parity.checking import asking as survey
+from parity.given import making
 from parity.given.candidate import as_candidate
 from parity.judging.findings import Tolerance
 from parity.judging.judge import examine
@@ -96,7 +96,7 @@ def grid_report() -> str:
         check_grid(None, grid()[:1])  # TensorFlow's own start
         for owner, name in ((Oracle, "ask"), (Oracle, "converse")):
             patch.setattr(owner, name, timed(getattr(owner, name)))
-        patch.setattr(survey, "to_keras", timed(to_keras))
+        patch.setattr(making, "to_keras", timed(to_keras))
         spent, start = 0.0, time.perf_counter()
         report = check_grid(None, grid())
         seconds = time.perf_counter() - start

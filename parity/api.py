@@ -1,27 +1,31 @@
 """The check: a Keras layer and a candidate, what is asked of both, and the Report on it."""
 
+import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from parity.adapters.keras import library
-from parity.adapters.keras.oracle import Installed, Oracle
-from parity.adapters.keras.precision import notes_on
-from parity.adapters.keras.saved import load_model
+from parity.adapters.keras.library import missing
+from parity.adapters.keras.oracle import Installed
 from parity.candidates.functions import Candidate, Outputs, scratch
-from parity.cases.beside import WEIGHTS
 from parity.cases.case import Case
-from parity.checking.asking import Survey, needs
-from parity.errors import CandidateError, InputError
+from parity.checking.asked import Asked
+from parity.checking.asking import ask
+from parity.checking.conclusions import report_on
+from parity.errors import CandidateError, InputError, OracleError, ParityError
+from parity.given import making
 from parity.given.candidate import as_candidate
-from parity.given.case import check_shape, put
+from parity.given.case import Inputs
 from parity.given.settings import Settings
-from parity.golden import file as files
-from parity.recording import Recorded
+from parity.given.target import Target
+from parity.golden.file import Golden, load
 from parity.report import words
 from parity.report.data import CaseReport, Report
 from parity.terminal import printable
+
+Done = Callable[[CaseReport], None]
+"""Called with each case's result as it comes."""
 
 
 def check(
@@ -61,31 +65,19 @@ def check(
     Raises InputError, UnsupportedError, ModelError or CandidateError where the question itself is wrong.
     """
     settings = Settings.of(seed=seed, atol=atol, rtol=rtol, strict=strict, only_mistake=only_mistake, timeout=timeout)
-    check_shape(input_shape)
+    inputs = Inputs(x, input_shape, mask, initial_state)
     asked = as_candidate(candidate, settings.timeout)
-    if isinstance(keras_layer, str | os.PathLike):
-        path = os.fspath(keras_layer)
-        if path.endswith(".npz"):
-            for name, given in (
-                ("x", x),
-                ("input_shape", input_shape),
-                ("mask", mask),
-                ("initial_state", initial_state),
-            ):
-                if given is not None:
-                    raise InputError(f"{name}: {path} has its own inputs; expected none beside it")
-            return file_report(asked, files.load(path), Survey(asked, settings))
-        keras_layer = load_model(path)
+    if isinstance(keras_layer, str | os.PathLike) and os.fspath(keras_layer).endswith(".npz"):
+        for name in inputs.given:
+            raise InputError(f"{name}: {os.fspath(keras_layer)} has its own inputs; expected none beside it")
+        return _check_golden(asked, load(os.fspath(keras_layer)), settings)
+    keras_layer = making.loaded(keras_layer)
     if not asked.callable and x is None:
         raise InputError("x: expected the inputs that the outputs were computed from; received none")
-    own, case, built = put(keras_layer, x, input_shape, mask, initial_state, seed, asked.fixed)
-    for name in needs(case) - asked.takes:
+    target = making.of_layer(keras_layer, inputs, settings.seed, asked.fixed)
+    for name in target.case.needs - asked.takes:
         raise CandidateError(f"candidate: this case has {name}; expected a function with a parameter of that name")
-    survey = Survey(asked, settings)
-    result = survey.ask(Oracle(keras_layer, own), case, thorough=True)
-    told = ["the Keras layer was not built: it was given random weights and biases"] if built else []
-    result = replace(result, notes=(*told, *notes_on(keras_layer), *result.notes))
-    return survey.report([result], library.environment(keras_layer))
+    return _judged(Asked(asked, settings), [target])
 
 
 def assert_parity(candidate: Any, keras_layer: Any, x: Any = None, **options: Any) -> Report:
@@ -110,7 +102,7 @@ def check_grid(
     candidate: Any,
     cases: Sequence[Case],
     *,
-    done: Callable[[CaseReport], None] = lambda result: None,
+    done: Done = lambda result: None,
     **options: Any,
 ) -> Report:
     """The built-in cases, Keras against the candidate: a function with a parameter `layer`, or None for rnn_scratch.
@@ -125,7 +117,7 @@ def check_grid(
         raise CandidateError(
             "candidate: the grid changes weights, so it needs a function with a parameter `layer`; or name a model"
         )
-    return check_cases(asked, cases, Survey(asked, settings), done)
+    return _check_cases(Asked(asked, settings), cases, making.of_case, done)
 
 
 def check_file(candidate: Any, path: str, **options: Any) -> Report:
@@ -138,70 +130,79 @@ def check_file(candidate: Any, path: str, **options: Any) -> Report:
     note says.
     """
     settings = Settings.of(**options)
-    golden = files.load(path)
+    golden = load(path)
     asked: Candidate
     if candidate is None:
         asked = Installed() if golden.answers else as_candidate(scratch)
     elif isinstance(candidate, Mapping):
-        asked = Outputs({golden.cases[n].id: value for n, value in candidate.items() if n < len(golden.cases)})
+        ids = dict(enumerate(case.id for case in golden.cases))
+        asked = Outputs({ids[n]: value for n, value in candidate.items() if n in ids})
     else:
         asked = as_candidate(candidate, settings.timeout)
-    return file_report(asked, golden, Survey(asked, settings))
+    return _check_golden(asked, golden, settings)
 
 
-def file_report(asked: Candidate, golden: files.Golden, survey: Survey) -> Report:
-    if not golden.answers:
-        return check_cases(asked, golden.cases, replace(survey, no_keras=library.missing()))
-    first, *others = golden.cases
-    for name in needs(first) - asked.takes:
+def _check_golden(candidate: Candidate, golden: Golden, settings: Settings) -> Report:
+    if golden.answers:
+        target = making.of_golden(golden)
+        _expect_fitting(candidate, target.case)
+        return _judged(Asked(candidate, settings), [target])
+    why = missing()
+    make = functools.partial(making.without_keras, why=why) if why else making.of_case
+    return _check_cases(Asked(candidate, settings), golden.cases, make)
+
+
+def _expect_fitting(candidate: Candidate, first: Case) -> None:
+    """CandidateError for one that cannot be asked a file's first case."""
+    for name in first.needs - candidate.takes:
         raise CandidateError(f"candidate: the file's first case has {name}; expected a candidate that takes it")
-    steps = asked.fixed[1]
+    steps = candidate.fixed[1]
     if steps not in (None, first.timesteps):
         shape = ",".join(map(str, (steps, *first.features)))
         raise CandidateError(
             f"candidate: it was built for {steps} timesteps; the file's first case has {first.timesteps}: record one "
             f"with --input-shape {shape}"
         )
-    questions = []
-    for case in others:
-        lacking = needs(case) - asked.takes
-        if case.layer is not first.layer and not asked.takes & WEIGHTS:
-            survey.skip("other weights")
-        elif lacking:
-            survey.skip(" and ".join(sorted(lacking)))
-        elif asked.callable or (isinstance(asked, Outputs) and case.id in asked.known):
-            questions.append(case)
-    result = survey.ask(Recorded(golden), first, thorough=False, questions=questions)
-    recorded = golden.provenance.get("environment", {})
-    told = ", ".join(f"{name} {value}" for name, value in recorded.items() if name not in ("python", "numpy"))
-    return survey.report([result], {"recorded by": told})
 
 
-def check_cases(
-    asked: Candidate,
-    cases: Sequence[Case],
-    survey: Survey,
-    done: Callable[[CaseReport], None] = lambda result: None,
+def _check_cases(
+    asked: Asked, cases: Sequence[Case], make: Callable[[Case], Target], done: Done = lambda result: None
 ) -> Report:
-    results: list[CaseReport] = []
+    """Each case a target of its own; those that the candidate has no parameters for are left out."""
+    fitting = [case for case in cases if not asked.skips(case)]
+    if not fitting:
+        skipped = ", ".join(asked.skipped)
+        raise CandidateError(f"candidate: every selected case has a parameter that it does not take: {skipped}")
+    # made one by one as they are asked: a Keras layer for every case of the grid would be much memory
+    return _judged(asked, map(make, fitting), done, len(cases))
+
+
+def _judged(asked: Asked, targets: Iterable[Target], done: Done = lambda result: None, total: int = 1) -> Report:
+    """The one way from targets to a Report. What the candidate or the oracle raises over one target is that target's
+    alone; where no target came to anything, it is raised."""
+    versions: dict[str, str] = {}
+    errors: list[ParityError] = []
     early = ""
     try:
-        for case in cases:
-            if missing := sorted(needs(case) - asked.takes):
-                survey.skip(" and ".join(missing))
-                continue
-            results.append(survey.ask_or_error(case))
-            done(results[-1])
+        for target in targets:
+            versions |= target.versions
+            try:
+                result = ask(asked, target)
+            except (CandidateError, OracleError) as error:
+                errors.append(error)
+                result = asked.failed(target.case, error)
+            done(result)
     except KeyboardInterrupt:
-        if not results:
+        if not asked.results:
             raise
-        early = f"interrupted after {len(results)} of {len(cases)} cases"
-    if results and all(case.verdict == "ERROR" for case in results):
-        others = f" (likewise the other {len(results) - 1} cases)" if len(results) > 1 else ""
-        raise CandidateError(results[0].notes[0] + others)
-    if not results:
-        raise CandidateError(
-            f"candidate: every selected case has a parameter that it does not take: {', '.join(survey.skipped)}"
-        )
-    report = survey.report(results)
+        early = f"interrupted after {len(asked.results)} of {total} cases"
+    if len(errors) == len(asked.results):
+        raise _together(errors)
+    report = report_on(asked, versions)
     return replace(report, incomplete=early, known=(f"incomplete: {early}", *report.known)) if early else report
+
+
+def _together(errors: Sequence[ParityError]) -> ParityError:
+    """The first of the errors, which tells of the others."""
+    first, *others = errors
+    return CandidateError(f"{first} (likewise the other {len(others)} cases)") if others else first

@@ -9,7 +9,6 @@ import pytest
 
 from parity import api, recording
 from parity.cases.case import Case
-from parity.checking.asking import needs
 from parity.errors import InputError, ParityError
 from parity.given.candidate import as_candidate
 from parity.options import NAMED, checked, expect
@@ -89,7 +88,7 @@ class AssertParity:
 def _judge_case(candidate: Any, case: Case, options: Mapping[str, Any]) -> Report:
     """A report without a case where the candidate lacks the parameters for it."""
     takes = as_candidate(candidate).takes
-    if "layer" in takes and (missing := sorted(needs(case) - takes)):
+    if "layer" in takes and (missing := sorted(case.needs - takes)):
         told = f"a case with {' and '.join(missing)}: the candidate has no such parameter"
         return Report((), (told,), environment())
     return api.check_grid(candidate, [case], **options)

@@ -168,10 +168,10 @@ def judged(folder, text):
 
 
 def blind(monkeypatch, *ids, visible=(), same=False):
-    from parity.checking import asking as survey
+    from parity.checking import conclusions
 
     found = tuple(Blind(name, "what it does", same=same) for name in ids)
-    monkeypatch.setattr(survey, "adequacy", lambda *a: Adequacy(found, tuple(visible)))
+    monkeypatch.setattr(conclusions, "adequacy", lambda *a: Adequacy(found, tuple(visible)))
 
 
 def test_allowed_blind_spots(folder, monkeypatch):

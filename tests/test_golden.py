@@ -265,7 +265,7 @@ def test_an_interrupted_record_leaves_nothing(tmp_path, number):
     built("lstm").save(tmp_path / "model.keras")
     code = (
         "import sys, time; from parity import recording; import parity.cli;"
-        "recording.provenance = lambda *a: (print('here', flush=True), time.sleep(60));"
+        "recording._provenance = lambda *a: (print('here', flush=True), time.sleep(60));"
         f"sys.argv = ['parity', 'record', {str(tmp_path / 'model.keras')!r}, '-o', {str(tmp_path / 'golden.npz')!r}];"
         "parity.cli.main()"
     )

@@ -5,7 +5,7 @@ import pytest
 from zoo import inputs, loop, make_layer, textbook, with_settings
 
 import parity
-from parity.api import check_grid, needs
+from parity.api import check_grid
 from parity.cases.grid import grid
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -424,7 +424,7 @@ def probe(candidate, layer):
 # --- through the grid ---
 
 GRID = [case for case in grid() if case.id.startswith("simple_rnn-b2-t10-i4-u8")]
-CASES = [case for case in GRID if case.layer.activation == "tanh" and case.layer.dtype == "float32" and not needs(case)]
+CASES = [case for case in GRID if case.layer.activation == "tanh" and case.layer.dtype == "float32" and not case.needs]
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,12 @@ class Case:
         return np.ones((self.batch, self.timesteps), bool) if self.mask is None else self.mask
 
     @property
+    def needs(self) -> frozenset[str]:
+        """What a candidate must take to be asked this."""
+        given = {"mask": self.mask, "initial_state": self.initial_state}
+        return frozenset(name for name, value in given.items() if value is not None)
+
+    @property
     def arrays(self) -> dict[str, Array]:
         """All that is given, by name: the inputs, `mask`, `initial_state/0`, ..."""
         mask = {} if self.mask is None else {"mask": self.mask}

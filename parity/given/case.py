@@ -1,96 +1,95 @@
 """What the user gives, made into a question: checked, cast to the layer, drawn where it is not given."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from parity.adapters.keras.from_keras import from_keras
-from parity.adapters.keras.tree import static_input_shape
-from parity.adapters.keras.unbuilt import build_random
 from parity.cases.case import Case
 from parity.cases.drawing import draw_inputs, generator, leading
 from parity.cases.grid import case_id
-from parity.errors import InputError, UnsupportedError
+from parity.errors import InputError
 from rnn_scratch.layers import Layer
 
-DRAWN_BATCH, DRAWN_TIMESTEPS = 4, 50
+_DRAWN_BATCH, _DRAWN_TIMESTEPS = 4, 50
 
 
-def put(
-    keras_layer: Any,
-    x: Any,
-    input_shape: tuple[int, ...] | None,
-    mask: Any,
-    initial_state: Any,
-    seed: int,
-    fixed: tuple[int | None, int | None],
-) -> tuple[Layer, Case, bool]:
-    """The layer taken out of Keras, the user's own case of it, and whether it had to be built."""
-    shape = tuple(input_shape) if input_shape is not None else None if x is None else np.shape(x)[1:]
-    built = shape is not None and build_random(keras_layer, shape, seed)
-    own = from_keras(keras_layer)
-    if not own.state_units:
-        kinds = ", ".join(part.kind for part in own.parts.values()) or own.kind
-        raise UnsupportedError(f"{own.name}: expected at least one recurrent layer; it has {kinds}")
-    own.reset_state()
-    batch, timesteps = static_input_shape(keras_layer)
-    return own, make_case(own, x, shape, (batch, fixed[1] or timesteps), mask, initial_state, seed), built
+@dataclass(frozen=True)
+class Inputs:
+    """What the user gives of a case, as it is given: `parity.check` says what each is. InputError for an input_shape
+    that is none."""
+
+    x: Any = None
+    input_shape: tuple[int, ...] | None = None
+    mask: Any = None
+    initial_state: Any = None
+
+    def __post_init__(self) -> None:
+        check_shape(self.input_shape)
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The names of what is given."""
+        return tuple(name for name, value in vars(self).items() if value is not None)
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Of an input without its batch, where that is known."""
+        if self.input_shape is not None:
+            return tuple(self.input_shape)
+        return None if self.x is None else np.shape(self.x)[1:]
 
 
-def make_case(
-    layer: Layer,
-    x: Any,
-    shape: Sequence[int] | None,
-    static: tuple[int | None, int | None],
-    mask: Any,
-    initial_state: Any,
-    seed: int,
-) -> Case:
-    """The user's own case: what is given, cast and fitted to the layer; the inputs drawn where they are not."""
+def check_shape(input_shape: Any) -> None:
+    """InputError for what is neither None nor one or two sizes."""
+    if input_shape is None:
+        return
+    sizes = input_shape if isinstance(input_shape, tuple | list) else ()
+    if len(sizes) not in (1, 2) or not all(isinstance(n, int) and n > 0 for n in sizes):
+        raise InputError(
+            f"input_shape: expected (timesteps, input_dim), both at least 1, or (timesteps,) of token ids; "
+            f"received {input_shape!r}"
+        )
+
+
+def make_case(layer: Layer, inputs: Inputs, static: tuple[int | None, int | None], seed: int) -> Case:
+    """The user's own case: what is given, cast and fitted to the layer; the inputs drawn where they are not. static:
+    the batch and the timesteps that the layer or the candidate was built for, None where either is open."""
     try:
-        if x is None:
-            x = draw(layer, shape, static, seed)
+        x = _draw(layer, inputs.input_shape, static, seed) if inputs.x is None else inputs.x
         with np.errstate(over="ignore"):  # out of the layer's range is infinite there, for Keras too
             x = np.ascontiguousarray(layer.as_inputs(x))
         layer.check_inputs(x)
         if len(x) == 0:
             raise InputError(f"x: expected at least 1 batch row; received {x.shape}")
-        mask = None if mask is None else layer.check_mask(mask, x.shape[:2])
-        states = None if initial_state is None else layer.initial_states(len(x), initial_state)
+        mask = None if inputs.mask is None else layer.check_mask(inputs.mask, x.shape[:2])
+        start = inputs.initial_state
+        states = None if start is None else layer.initial_states(len(x), start)
     except ValueError as error:
         raise InputError(str(error)) from None
     return Case(case_id(layer, x), layer, {"x": x}, mask, states)
 
 
-def draw(layer: Layer, shape: Sequence[int] | None, static: tuple[int | None, int | None], seed: int) -> Any:
-    batch, timesteps = (fixed or default for fixed, default in zip(static, (DRAWN_BATCH, DRAWN_TIMESTEPS), strict=True))
-    expected = input_features(layer)
-    features = expected if shape is None else tuple(shape[1:])
-    if len(features) != len(expected):
-        what = "(timesteps, input_dim)" if expected else "(timesteps,), of token ids"
-        raise InputError(f"input_shape: expected {what}; received {tuple(shape or ())}")
-    timesteps = shape[0] if shape is not None else timesteps
+def _draw(layer: Layer, shape: Sequence[int] | None, static: tuple[int | None, int | None], seed: int) -> NDArray[Any]:
+    batch, timesteps = static[0] or _DRAWN_BATCH, static[1] or _DRAWN_TIMESTEPS
+    features = _input_features(layer)
+    if shape is not None:
+        if len(shape) - 1 != len(features):
+            what = "(timesteps, input_dim)" if features else "(timesteps,), of token ids"
+            raise InputError(f"input_shape: expected {what}; received {tuple(shape)}")
+        timesteps, *features = shape
     return draw_inputs(layer, generator(seed, "inputs"), (batch, timesteps, *features))
 
 
-def input_features(layer: Layer) -> tuple[int, ...]:
+def _input_features(layer: Layer) -> Sequence[int]:
     """The axes of an input after batch and timesteps: none for token ids."""
     first = next(leading(layer), layer)
     if first.kind == "embedding":
         return ()
-    features = next((part.input_dim for part in (*layer.parts.values(), layer) if part.input_dim), None)
-    if features is None:
+    parts = (*layer.parts.values(), layer)
+    size = next((part.input_dim for part in parts if part.input_dim), None)
+    if size is None:
         raise InputError(f"{layer.name}: pass x or input_shape: nothing in it tells the size of its inputs")
-    return (features,)
-
-
-def check_shape(input_shape: Any) -> None:
-    """InputError for what is neither None nor one or two sizes."""
-    sizes = input_shape if isinstance(input_shape, tuple | list) else ()
-    fits = len(sizes) in (1, 2) and all(isinstance(n, int) and n > 0 for n in sizes)
-    if input_shape is not None and not fits:
-        raise InputError(
-            f"input_shape: expected (timesteps, input_dim), both at least 1, or (timesteps,) of token ids; "
-            f"received {input_shape!r}"
-        )
+    return (size,)

@@ -1,0 +1,263 @@
+"""What is concluded of what was asked: why nothing is, what a FAIL comes from, what a PASS is worth, what nobody asked.
+
+Nothing here puts a question, but for the smallest case that fails, which is looked for with the candidate.
+"""
+
+import itertools
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parity.candidates.functions import Answer, Outputs
+from parity.cases.case import Case
+from parity.checking.asked import Asked, Result
+from parity.checking.case_report import describe
+from parity.errors import CandidateError
+from parity.explaining.causes import Diagnosis, adequacy, applies, diagnose
+from parity.explaining.facts import facts
+from parity.explaining.smallest import described, shrink
+from parity.explaining.weights_in_effect import in_effect
+from parity.judging.findings import Finding, Tolerance
+from parity.judging.judge import judge_answer, rejudge
+from parity.mistakes.catalogue import MISTAKES
+from parity.mistakes.changes import state_kept
+from parity.report import provenance
+from parity.report.data import Cause, Report
+from parity.rounding.arithmetic import NARROWER
+from rnn_scratch import Sequential
+from rnn_scratch.base import Layer
+
+BLIND = 2.0
+"""Seconds that the search for blind spots may take in any case."""
+
+CASE_BY_CASE = 4.0
+"""Seconds for the causes of single cases of the grid, where nothing explains all of them."""
+
+
+def report_on(asked: Asked, versions: Mapping[str, str]) -> Report:
+    """The Report on everything that was asked. versions: of what computed the expected outputs."""
+    found = Report(
+        tuple(result.report for result in asked.results),
+        tuple(not_asked(asked)),
+        {**provenance.environment(), **versions},
+        strict=asked.settings.strict,
+    )
+    if any(case.verdict == "FAIL" for case in found.cases):
+        with np.errstate(all="ignore"):  # a candidate may put out whatever it likes
+            return _diagnosed(found, asked)
+    return _adequate(found, asked) if found.verdict == "PASS" else found
+
+
+# --- one answer beside another ---
+
+
+def disputed(found: Finding, keras: Finding) -> Finding:
+    """The finding, of which nothing is concluded where Keras itself is not what the reference says."""
+    if keras.verdict != "FAIL":
+        return found
+    worst = keras.wrong or f"{keras.tally.worst:.3g} radii from the reference: {describe(keras)}"
+    return replace(found, disputed=f"Keras itself is {worst}; nothing is concluded about the candidate")
+
+
+def kept_state(layer: Layer, second: Finding, tolerance: Tolerance) -> Cause | None:
+    """The mistake of a candidate that goes on, in the second of two calls, from the state after the first."""
+    stateful = replace(second.case, layer=state_kept(layer))
+    found = rejudge(stateful, second.answers, tolerance)
+    if found.verdict != "PASS":
+        return None
+    mistake = MISTAKES["state-not-reset"]
+    return Cause(mistake.id, mistake.what, mistake.fix, mistake.source, largest=found.tally.worst)
+
+
+def unsteady(answers: Sequence[Answer], allowed: float) -> str:
+    """What is said of one whose answers to the same question differ by more than is allowed, but settle; where they go
+    on differing, a CandidateError."""
+    steps = [distance(a, b) for a, b in itertools.pairwise(map(shown, answers))]
+    told = f"two calls with the same arguments differ by {steps[0]:.2g}"
+    if steps[-1] > max(allowed, steps[0] / 10):
+        raise CandidateError(
+            f"candidate: {told}, and later ones likewise: it is random (dropout, a draw without a seed?) or counts "
+            "its calls, so nothing can be concluded"
+        )
+    return f"{told}: it keeps something between calls; nothing was asked after them"
+
+
+def shown(answer: Answer) -> Sequence[NDArray[np.floating]]:
+    """The arrays that came back."""
+    if answer.outputs:
+        return answer.outputs
+    return () if answer.sequence is None else (answer.sequence,)
+
+
+def distance(first: Sequence[NDArray[np.floating]], second: Sequence[NDArray[np.floating]]) -> float:
+    """The largest difference; infinite between arrays of other shapes, and where one is NaN or infinite alone."""
+    if [a.shape for a in first] != [b.shape for b in second]:
+        return math.inf
+    return max((_apart(a, b) for a, b in zip(first, second, strict=True)), default=0.0)
+
+
+def _apart(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
+    with np.errstate(invalid="ignore"):
+        same = (a == b) | (np.isnan(a) & np.isnan(b))
+        apart = np.where(same, 0, np.abs(a - b))
+    return float(np.nan_to_num(apart, nan=np.inf).max(initial=0))
+
+
+def compatible(findings: Sequence[Finding], tolerance: Tolerance) -> str | None:
+    """Which narrower arithmetic would explain the answers, if one does and is not as wide as the signal."""
+    if any(finding.case.layer.stateful for finding in findings):
+        return None
+    single = [finding for finding in findings if finding.case.calls == 1]
+    for name, arithmetic in NARROWER.items():
+        found = [judge_answer(f.case, f.answers[0], tolerance, arithmetic) for f in single]
+        if found and all(finding.verdict == "PASS" for finding in found):
+            worst = max(finding.tally.worst for finding in found)
+            return f"compatible with {name} (largest {worst:.2g} radii), which is neither a pass nor a cause"
+    return None
+
+
+# --- a FAIL ---
+
+
+def _diagnosed(report: Report, asked: Asked) -> Report:
+    causes: list[Cause] = []
+    known: list[str] = []
+    for results in asked.by_kind():
+        findings = [finding for result in results for finding in result.findings]
+        if not any(finding.verdict == "FAIL" for finding in findings):
+            continue
+        if asked.kept is not None:
+            causes.append(asked.kept)
+            continue
+        known += [asked.unsteady] if asked.unsteady else []
+        explained, lines = _explained(results, findings, asked.settings.only_mistake)
+        causes += explained
+        known += lines
+    report = replace(report, causes=tuple(dict.fromkeys(causes)), known=tuple(dict.fromkeys(known)))
+    smallest = _smallest(asked)
+    return report if smallest is None else replace(report, smallest=described(smallest), failure=smallest)
+
+
+def _explained(
+    results: Sequence[Result], findings: Sequence[Finding], only: str | None
+) -> tuple[tuple[Cause, ...], list[str]]:
+    """The causes of what one kind of layer showed; where there are none, what else is known of it."""
+    found = diagnose(findings, only)
+    if found.causes:
+        return found.causes, []
+    weights = in_effect(findings)
+    stale = weights.causes if only in (None, "stale-weights") else ()
+    causes = stale or _case_by_case(results, only)
+    if causes:
+        return causes, []
+    return (), [_no_cause(found, findings, only), *facts(findings), *weights.lines]
+
+
+def _no_cause(found: Diagnosis, findings: Sequence[Finding], only: str | None) -> str:
+    if only:
+        unfit = "" if applies(only, findings) else ", which does not apply here"
+        return f"cause: not {only}{unfit}; no other mistake was looked for"
+    early = " (of pairs of mistakes not all were tried, for want of time)" if found.stopped else ""
+    return f"cause: none of the known mistakes{early}"
+
+
+def _case_by_case(results: Sequence[Result], only: str | None) -> tuple[Cause, ...]:
+    """The causes of single cases, where nothing explains all: a port may have made several mistakes. The small cases
+    first, as many as time allows."""
+    failed = [result for result in results if result.report.verdict == "FAIL"]
+    if len(failed) < 2:
+        return ()
+    failed.sort(key=lambda result: _size(result.findings[0].case))
+    deadline, looked = time.monotonic() + CASE_BY_CASE, 0
+    found: dict[str, list[Cause]] = {}
+    for result in failed:
+        if time.monotonic() > deadline:
+            break
+        looked += 1
+        for cause in diagnose(result.findings, only, seconds=0).causes:
+            found.setdefault(cause.id, []).append(cause)
+    common = [causes for causes in found.values() if 10 * len(causes) >= looked]
+    common.sort(key=len, reverse=True)
+    told = f"{looked} cases looked at, of {len(failed)} that fail"
+    return tuple(replace(causes[0], within=f"{len(causes)} of {told}", apart="") for causes in common)
+
+
+def _smallest(asked: Asked) -> Case | None:
+    """The smallest case that fails; of what cannot be asked again, the case itself."""
+    failed = [f.case for f in asked.findings if f.verdict == "FAIL" and f.case.calls == 1]
+    if not failed:
+        return None
+    if not asked.candidate.callable:
+        return failed[0]
+    return shrink(asked.candidate, min(failed, key=_size), asked.settings.tolerance)
+
+
+def _size(case: Case) -> int:
+    return case.size * case.layer.units
+
+
+# --- a PASS ---
+
+
+def _adequate(report: Report, asked: Asked) -> Report:
+    """What a PASS is worth, looked for in half of the time that the check took."""
+    only = asked.settings.only_mistake
+    if only and not applies(only, asked.findings):
+        return replace(report, known=(f"{only} does not apply here: it was not looked for",))
+    seconds = math.inf if asked.settings.strict else max(BLIND, (time.thread_time() - asked.began) / 2)
+    found = [
+        adequacy([finding for result in results for finding in result.findings], only, seconds)
+        for results in asked.by_kind()
+    ]
+    left = dict.fromkeys(name for part in found for name in part.left)
+    early = f"not looked for whether they would show, for want of time: {', '.join(left)} (--strict takes its time)"
+    return replace(
+        report,
+        blind=tuple(blind for part in found for blind in part.blind),
+        visible=tuple(name for part in found for name in part.visible),
+        known=(early,) if left else (),
+    )
+
+
+# --- what nobody asked ---
+
+
+def not_asked(asked: Asked) -> Iterator[str]:
+    """What these questions could not have shown, because nobody put them."""
+    for what, number in asked.skipped.items():
+        yield f"{number} cases with {what}: the candidate has no such parameter"
+    for why, questions in asked.refused.items():
+        yield f"{', '.join(dict.fromkeys(questions))} ({why})"
+    if not asked.candidate.callable:
+        yield "any inputs but these, and a second call"
+    if _without_states(asked):
+        yield "the final state, which was not among the outputs"
+    yield from _unvaried(asked)
+    stateful = any(case.layer.stateful for case in asked.cases)
+    if stateful and not any(case.calls > 1 for case in asked.cases):
+        yield "the state that a stateful layer keeps between calls"
+    if asked.cases:
+        yield f"more than {max(case.timesteps for case in asked.cases):,} timesteps"
+        yield f"batches above {max(case.batch for case in asked.cases if not case.rows):,}"
+
+
+def _without_states(asked: Asked) -> bool:
+    """Whether outputs were given alone, of a layer that returns its states too."""
+    alone = isinstance(asked.candidate, Outputs) and asked.candidate.single
+    return alone and any(len(case.output_shapes) > 1 for case in asked.cases)
+
+
+def _unvaried(asked: Asked) -> Iterator[str]:
+    """Masks and states that no question had. A model gets its masks by its inputs, and starts from zeros."""
+    if any(isinstance(case.layer, Sequential) for case in asked.cases):
+        return
+    masked = any(case.mask is not None for case in asked.cases)
+    if not masked and not any("mask" in what for what in asked.skipped):
+        yield "masks"
+    started = any(case.initial_state is not None for case in asked.cases)
+    if not started and not any("state" in what for what in asked.skipped):
+        yield "initial states other than zero"
