@@ -109,10 +109,10 @@ class Recurrent(Layer):
         self.state: tuple[Array, ...] | None = None
 
     def forward(self, x: Values, mask: Mask | None, states: States) -> tuple[Values, States]:
-        rule, x = self.mask_rule(mask), self.processed(x)
+        x = self.processed(x)
         if mask is None and isinstance(x, np.ndarray):
             return fast_loop(self.cell.update, self._projected(x), states, self.units, sequences=self.return_sequences)
-        return loop(self._step(x), states, x.shape[1], rule, sequences=self.return_sequences)
+        return loop(self._step(x), states, x.shape[1], self.mask_rule(mask), sequences=self.return_sequences)
 
     def processed(self, x: Values) -> Values:
         """Inputs, outputs or a mask in the order of processing, of those in the order of time."""

@@ -40,7 +40,7 @@ class MaskRule:
         if self.keep is None:
             return new
         keep = self.keep[:, t, None]
-        return tuple(np.where(keep, n, o) for n, o in zip(new, old, strict=True))
+        return tuple([np.where(keep, n, o) for n, o in zip(new, old, strict=True)])
 
     def output(self, t: int | slice, h: Values, last: Values) -> Values:
         """The output of a step, of what it makes and the output before it."""
