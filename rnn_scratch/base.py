@@ -6,10 +6,10 @@ A layer's `forward(x, mask, states)` is what it computes and no more, on arrays 
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
@@ -17,10 +17,14 @@ Mask = NDArray[np.bool_]
 Values: TypeAlias = Any
 """An array, or what behaves like one: `parity` runs the same equations on balls, which is how it knows what rounding
 may do to them. An equation asks no more of it than `dot`, `+`, `-`, `*`, slices, `shape`, `dtype`, `astype`, `reshape`,
-NumPy's `where`, `stack`, `concatenate` and `zeros_like`, and `through(activation)`. No type says that of both: NumPy's
-own operators are typed as whatever they are given."""
+NumPy's `where`, `stack`, `concatenate` and `zeros_like`, `through(activation)` and `blend(a, b)`. No type says that of
+both: NumPy's own operators promise an array of each."""
 
 States = tuple[Values, ...]
+
+Weight: TypeAlias = ArrayLike | None
+"""A layer's array as it is given, None for a bias that there is not."""
+
 Output = Array | tuple[Array, ...]
 Shape = tuple[int, ...]
 L = TypeVar("L", bound="Layer")
@@ -43,11 +47,11 @@ class Layer:
     ndim: int | None = None
     input_names: tuple[str, ...] = ("x",)
 
-    arrays: ClassVar[tuple[str, ...]] = ()
-    matrices: ClassVar[tuple[str, ...]] = ()
-    tables: ClassVar[tuple[str, ...]] = ()
+    arrays: tuple[str, ...] = ()
+    matrices: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
 
-    def __init__(self, name: str | None = None, dtype: Any = np.float32) -> None:
+    def __init__(self, name: str | None = None, dtype: DTypeLike = np.float32) -> None:
         self.name = name or self.kind
         self.parts: dict[str, Layer] = {}
         self._dtype = np.dtype(dtype)
@@ -85,17 +89,18 @@ class Layer:
 
     def __call__(self, x: ArrayLike, *, mask: ArrayLike | None = None, initial_state: Any = None) -> Output:
         x = self.as_inputs(x)
-        batched = self.ndim is None or x.ndim != self.ndim - 1
-        if not batched:
-            x, mask, initial_state = _with_batch_axis(x, mask, initial_state)
+        if x.ndim + 1 != self.ndim:
+            return only(self._call(x, mask, initial_state))
+        results = self._call(*_with_batch_axis(x, mask, initial_state))
+        return only(tuple(result[0] for result in results))
+
+    def _call(self, x: Array, mask: ArrayLike | None, initial_state: Any) -> tuple[Array, ...]:
         self.check_inputs(x)
         states = self.initial_states(len(x), initial_state)
-        y, states = self.forward(x, None if mask is None else self.check_mask(mask, x.shape[:2]), states)
+        checked = None if mask is None else self.check_mask(mask, x.shape[:2])
+        y, states = self.forward(x, checked, states)
         self.keep(states)
-        results = self.results(y, states)
-        if not batched:
-            results = tuple(result[0] for result in results)
-        return results if len(results) > 1 else results[0]
+        return self.results(y, states)
 
     def results(self, y: Values, states: States) -> tuple[Values, ...]:
         """What of the output and the states is returned."""
@@ -201,13 +206,18 @@ class Layer:
             setattr(twin, name, change(self, name, getattr(self, name)))
         return twin
 
-    def astype(self, dtype: Any) -> Self:
+    def astype(self, dtype: DTypeLike) -> Self:
         """A copy whose arrays are of that dtype, which it then computes in; nothing is checked."""
         return self.mapped(lambda layer, name, array: array.astype(dtype))
 
     def with_sequences(self) -> Self:
         """The same layer with return_sequences, and no state returned beside."""
         return copy.copy(self)
+
+
+def only(outputs: tuple[Array, ...]) -> Output:
+    """The output where there is one, else the tuple of them."""
+    return outputs[0] if len(outputs) == 1 else outputs
 
 
 def dotted(path: str, name: str) -> str:
@@ -223,11 +233,11 @@ def _below(part: str, weights: Mapping[str, Array]) -> dict[str, Array]:
 # --- what comes in ---
 
 
-def as_weights(**weights: ArrayLike) -> list[Array]:
+def as_weights(**weights: Weight) -> list[Array]:
     """The named arrays, copied. ValueError says which is not of a real floating dtype, or not of the first one's."""
     # column-major: products are with the transposes
     arrays = {name: np.array(value, order="F") for name, value in weights.items()}
-    first, dtype = next((name, array.dtype) for name, array in arrays.items())
+    first, dtype = next(iter(weights)), next(iter(arrays.values())).dtype
     for name, array in arrays.items():
         if array.dtype.name not in FLOATS:
             raise ValueError(f"{name}: expected one of {', '.join(FLOATS)}; received {array.dtype}")

@@ -1,8 +1,7 @@
 """The cells: one time step each, written once, in the letters of the textbook.
 
 A cell is `project(x)`, what does not depend on the state (so a layer does it for all time steps at once), and
-`update(p, *states)`, what does. Both take arrays with any leading dimensions, and anything else that has `dot`, `+`,
-`*`, slices and `through`: `parity` runs the same methods on balls, which is how it knows what rounding may do to them.
+`update(p, *states)`, what does. Both take arrays with any leading dimensions, or what behaves like them (`Values`).
 """
 
 import copy
@@ -12,8 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from rnn_scratch.activations import Activation, get
-from rnn_scratch.base import FLOATS as FLOATS
-from rnn_scratch.base import Array, as_weights, expect_shape
+from rnn_scratch.base import Array, Shape, States, Values, Weight, as_weights, expect_shape
 
 
 class Cell:
@@ -26,7 +24,7 @@ class Cell:
 
     name: Keras's, as its layers are called. states: names of the states, the first of which is the output. carried:
     those of them that are not seen in the output. A cell that carries any is made of `gates_of(p, h)`, everything that
-    the seen states decide, and `carry(*gates, *carried)`, the rest.
+    the seen states decide, and `carry(*gates, *carried)`, the rest. arrays, matrices: as of a `Layer`.
 
     Raises ValueError for weights that do not fit each other and for an activation that is not in the table.
     """
@@ -35,33 +33,36 @@ class Cell:
     gates: ClassVar[tuple[str, ...]]
     states: ClassVar[tuple[str, ...]] = ("h",)
     carried: ClassVar[tuple[str, ...]] = ()
+    arrays: ClassVar[tuple[str, ...]] = ("Wx", "Wh", "b")
+    matrices: ClassVar[tuple[str, ...]] = ("Wx", "Wh")
 
-    update: Callable[..., tuple[Any, ...]]
+    update: Callable[..., States]
     """update(p, *states, out=None) -> the new states, the output written to `out` where given. p: as `project` makes
     it; states and out: (..., units)."""
 
-    def __init__(self, Wx: Any, Wh: Any, b: Any, **settings: Any) -> None:
+    def __init__(self, Wx: Weight, Wh: Weight, b: Weight, **settings: Any) -> None:
         self.use_bias, self.settings = b is not None, settings
         self.Wx, self.Wh, *bias = as_weights(Wx=Wx, Wh=Wh, **({"b": b} if self.use_bias else {}))
-        if self.Wx.ndim != 2 or 0 in self.Wx.shape:
-            raise ValueError(f"Wx: expected shape ({self._rows}, input_dim), both at least 1; received {self.Wx.shape}")
-        if self.Wx.shape[0] % len(self.gates):
-            raise ValueError(
-                f"Wx: expected a multiple of {len(self.gates)} rows, one block for each gate "
-                f"({', '.join(self.gates)}); received {self.Wx.shape[0]}"
-            )
+        self._check_rows()
         self.units, self.input_dim = self.Wx.shape[0] // len(self.gates), self.Wx.shape[1]
-        expect_shape("Wh", self.Wh, (len(self.Wx), self.units), f"Wx has {self.units} units")
         self.b = bias[0] if bias else np.zeros(self.bias_shape, self.dtype)
+        expect_shape("Wh", self.Wh, (len(self.Wx), self.units), f"Wx has {self.units} units")
         expect_shape("b", self.b, self.bias_shape, f"Wx has {self.units} units")
         self.activation: Activation = get(settings["activation"])
 
-    @property
-    def _rows(self) -> str:
-        return "units" if len(self.gates) == 1 else f"{len(self.gates)} * units"
+    def _check_rows(self) -> None:
+        gates, shape = len(self.gates), self.Wx.shape
+        rows = "units" if gates == 1 else f"{gates} * units"
+        if len(shape) != 2 or 0 in shape:
+            raise ValueError(f"Wx: expected shape ({rows}, input_dim), both at least 1; received {shape}")
+        if shape[0] % gates:
+            names = ", ".join(self.gates)
+            raise ValueError(
+                f"Wx: expected a multiple of {gates} rows, one block for each gate ({names}); received {shape[0]}"
+            )
 
     @property
-    def bias_shape(self) -> tuple[int, ...]:
+    def bias_shape(self) -> Shape:
         return (len(self.Wx),)
 
     @property
@@ -70,30 +71,33 @@ class Cell:
 
     @property
     def weights(self) -> Mapping[str, Array]:
-        return {"Wx": self.Wx, "Wh": self.Wh, **({"b": self.b} if self.use_bias else {})}
+        names = (name for name in self.arrays if self.use_bias or name != "b")
+        return {name: getattr(self, name) for name in names}
 
-    def replace(self, **weights: Any) -> Self:
+    def replace(self, **weights: Weight) -> Self:
         """The same cell with those weights in place of its own."""
         return type(self)(**{"b": None, **self.weights, **weights}, **self.settings)
 
-    def mapped(self, change: Callable[[str, Array], Any]) -> Self:
+    def mapped(self, change: Callable[[str, Array], Values]) -> Self:
         """A copy with change(name, array) in place of each array; nothing is checked."""
         twin = copy.copy(self)
-        twin.Wx, twin.Wh, twin.b = change("Wx", self.Wx), change("Wh", self.Wh), change("b", self.b)
+        for name in self.arrays:
+            setattr(twin, name, change(name, getattr(self, name)))
         return twin
 
     def astype(self, dtype: Any) -> Self:
         return self.mapped(lambda name, array: array.astype(dtype, order="F"))
 
-    def project(self, x: Any) -> Any:
+    def project(self, x: Values) -> Values:
         """Wx x + b. x: (..., input_dim) -> (..., gates * units)."""
         p = x.dot(self.Wx.T)
         p += self.b
         return p
 
-    def split(self, z: Any) -> list[Any]:
+    def split(self, z: Values) -> list[Values]:
         """z (..., gates * units) -> for each gate its (..., units)."""
-        return [z[..., n * self.units : (n + 1) * self.units] for n in range(len(self.gates))]
+        u = self.units
+        return [z[..., n * u : (n + 1) * u] for n in range(len(self.gates))]
 
 
 class SimpleRNNCell(Cell):
@@ -105,10 +109,10 @@ class SimpleRNNCell(Cell):
     name = "simple_rnn"
     gates = ("h",)
 
-    def __init__(self, Wx: Any, Wh: Any, b: Any = None, *, activation: str | None = "tanh") -> None:
+    def __init__(self, Wx: Weight, Wh: Weight, b: Weight = None, *, activation: str | None = "tanh") -> None:
         super().__init__(Wx, Wh, b, activation=activation)
 
-    def update(self, p: Any, h: Any, out: Array | None = None) -> tuple[Any]:
+    def update(self, p: Values, h: Values, out: Array | None = None) -> tuple[Values]:
         """activation(p + Wh h), written to `out` where given. p, h: (..., units) -> h_t: (..., units)."""
         z = h.dot(self.Wh.T)  # on the smallest layers `@` alone takes as long as this whole step
         z += p
@@ -132,9 +136,9 @@ class LSTMCell(Cell):
 
     def __init__(
         self,
-        Wx: Any,
-        Wh: Any,
-        b: Any = None,
+        Wx: Weight,
+        Wh: Weight,
+        b: Weight = None,
         *,
         activation: str | None = "tanh",
         recurrent_activation: str | None = "sigmoid",
@@ -142,7 +146,7 @@ class LSTMCell(Cell):
         super().__init__(Wx, Wh, b, activation=activation, recurrent_activation=recurrent_activation)
         self.recurrent_activation: Activation = get(recurrent_activation)
 
-    def gates_of(self, p: Any, h: Any) -> tuple[Any, Any, Any, Any]:
+    def gates_of(self, p: Values, h: Values) -> tuple[Values, Values, Values, Values]:
         """The four gates, (..., units) each. p: (..., 4 units), h: (..., units)."""
         z = h.dot(self.Wh.T)
         z += p
@@ -150,12 +154,14 @@ class LSTMCell(Cell):
         s = self.recurrent_activation
         return s(i), s(f), self.activation(g), s(o)
 
-    def carry(self, i: Any, f: Any, g: Any, o: Any, c: Any, out: Array | None = None) -> tuple[Any, Any]:
+    def carry(
+        self, i: Values, f: Values, g: Values, o: Values, c: Values, out: Array | None = None
+    ) -> tuple[Values, Values]:
         """h_t, c_t; all (..., units)."""
         c = f * c + i * g
         return delivered(o * self.activation(c), out), c
 
-    def update(self, p: Any, h: Any, c: Any, out: Array | None = None) -> tuple[Any, Any]:
+    def update(self, p: Values, h: Values, c: Values, out: Array | None = None) -> tuple[Values, Values]:
         """p: (..., 4 units), h, c: (..., units) -> h_t, c_t."""
         return self.carry(*self.gates_of(p, h), c, out)
 
@@ -175,9 +181,9 @@ class GRUCell(Cell):
 
     def __init__(
         self,
-        Wx: Any,
-        Wh: Any,
-        b: Any = None,
+        Wx: Weight,
+        Wh: Weight,
+        b: Weight = None,
         *,
         activation: str | None = "tanh",
         recurrent_activation: str | None = "sigmoid",
@@ -190,16 +196,16 @@ class GRUCell(Cell):
         self.recurrent_activation: Activation = get(recurrent_activation)
 
     @property
-    def bias_shape(self) -> tuple[int, ...]:
+    def bias_shape(self) -> Shape:
         return (2, len(self.Wx)) if self.reset_after else (len(self.Wx),)
 
-    def project(self, x: Any) -> Any:
+    def project(self, x: Values) -> Values:
         """Wx x + b. x: (..., input_dim) -> (..., 3 units)."""
         p = x.dot(self.Wx.T)
         p += self.b[0] if self.reset_after else self.b
         return p
 
-    def gates_of(self, p: Any, h: Any) -> tuple[Any, Any]:
+    def gates_of(self, p: Values, h: Values) -> tuple[Values, Values]:
         """z and n, (..., units) each. p: (..., 3 units), h: (..., units)."""
         s = self.recurrent_activation
         p_z, p_r, p_h = self.split(p)
@@ -213,7 +219,7 @@ class GRUCell(Cell):
         z, r = s(p_z + q_z), s(p_r + q_r)
         return z, self.activation(p_h + (r * h).dot(self.Wh[2 * self.units :].T))
 
-    def update(self, p: Any, h: Any, out: Array | None = None) -> tuple[Any]:
+    def update(self, p: Values, h: Values, out: Array | None = None) -> tuple[Values]:
         """p: (..., 3 units), h: (..., units) -> h_t: (..., units)."""
         z, n = self.gates_of(p, h)
         return (delivered(blend(z, h, n), out),)
@@ -223,7 +229,7 @@ CELLS: Mapping[str, type[Cell]] = {cell.name: cell for cell in (SimpleRNNCell, L
 """Every cell by its name, which is also that of the layer that loops it."""
 
 
-def delivered(value: Any, out: Array | None) -> Any:
+def delivered(value: Values, out: Array | None) -> Values:
     """The value itself, or `out` with the value in it."""
     if out is None:
         return value
@@ -231,6 +237,6 @@ def delivered(value: Any, out: Array | None) -> Any:
     return out
 
 
-def blend(z: Any, a: Any, b: Any) -> Any:
+def blend(z: Values, a: Values, b: Values) -> Values:
     """z a + (1 - z) b; of balls whatever their own `blend` makes of it, which knows that z stands there twice."""
     return z * a + (1 - z) * b if isinstance(z, np.ndarray) else z.blend(a, b)

@@ -1,12 +1,13 @@
 """The layers beside the recurrent ones that look at one time step at a time and keep nothing."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from rnn_scratch.activations import get
-from rnn_scratch.base import Array, Layer, Mask, as_reals, as_weights, expect_shape
+from rnn_scratch.base import Array, Layer, Mask, Shape, States, Values, Weight, as_reals, as_weights, expect_shape
 
 
 class Dense(Layer):
@@ -19,7 +20,7 @@ class Dense(Layer):
     arrays = ("W", "b")
     matrices = ("W",)
 
-    def __init__(self, W: Any, b: Any = None, *, activation: str | None = None, name: str | None = None) -> None:
+    def __init__(self, W: Weight, b: Weight = None, *, activation: str | None = None, name: str | None = None) -> None:
         self.use_bias = b is not None
         self.W, *bias = as_weights(W=W, **({"b": b} if self.use_bias else {}))
         super().__init__(name, self.W.dtype)
@@ -29,12 +30,12 @@ class Dense(Layer):
         expect_shape("b", self.b, (len(self.W),), f"W has {len(self.W)} units")
         self.activation = get(activation)
 
-    def forward(self, x: Any, mask: Mask | None, states: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+    def forward(self, x: Values, mask: Mask | None, states: States) -> tuple[Values, States]:
         z = x.reshape(-1, x.shape[-1]).dot(self.W.T)
         z += self.b
         return self.activation(z).reshape(*x.shape[:-1], self.units), ()
 
-    def output_shapes(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    def output_shapes(self, shape: Shape) -> tuple[Shape, ...]:
         return ((*shape[:-1], self.units),)
 
     def check_inputs(self, x: Array) -> None:
@@ -43,10 +44,11 @@ class Dense(Layer):
 
     @property
     def own_weights(self) -> Mapping[str, Array]:
-        return {"W": self.W, **({"b": self.b} if self.use_bias else {})}
+        return {"W": self.W, "b": self.b} if self.use_bias else {"W": self.W}
 
     def replace(self, **weights: Array) -> Self:
-        return type(self)(**{"b": None, **self.weights, **weights}, activation=self.activation.name, name=self.name)
+        arrays = {"b": None, **self.own_weights, **weights}
+        return type(self)(**arrays, activation=self.activation.name, name=self.name)
 
     @property
     def units(self) -> int:
@@ -72,25 +74,25 @@ class Embedding(Layer):
     arrays = ("E",)
     tables = ("E",)
 
-    def __init__(self, E: Any, *, mask_zero: bool = False, name: str | None = None) -> None:
+    def __init__(self, E: Weight, *, mask_zero: bool = False, name: str | None = None) -> None:
         (self.E,) = as_weights(E=E)
         super().__init__(name, self.E.dtype)
         if self.E.ndim != 2 or 0 in self.E.shape:
             raise ValueError(f"E: expected shape (input_dim, output_dim), both at least 1; received {self.E.shape}")
         self.mask_zero = mask_zero
 
-    def forward(self, x: Any, mask: Mask | None, states: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+    def forward(self, x: Values, mask: Mask | None, states: States) -> tuple[Values, States]:
         return self.E[x], ()
 
-    def compute_mask(self, x: Any, mask: Mask | None) -> Mask | None:
+    def compute_mask(self, x: Values, mask: Mask | None) -> Mask | None:
         return x != 0 if self.mask_zero else None
 
-    def output_shapes(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    def output_shapes(self, shape: Shape) -> tuple[Shape, ...]:
         return ((*shape, self.units),)
 
-    def as_inputs(self, x: Any) -> Array:
+    def as_inputs(self, x: ArrayLike) -> Array:
         ids = as_reals("x", x)
-        if ids.dtype.kind not in "iu" and not (np.isfinite(ids).all() and np.array_equal(np.rint(ids), ids)):
+        if ids.dtype.kind not in "iu" and not _are_whole(ids):
             raise ValueError(f"x: expected token ids, whole numbers; received {ids.dtype} that are not")
         outside = ids[(ids < 0) | (ids >= len(self.E))]  # before the cast, which would bring wide ones back inside
         if outside.size:
@@ -104,7 +106,7 @@ class Embedding(Layer):
             raise ValueError(f"x: expected at least 1 timestep; received {x.shape}")
 
     def replace(self, **weights: Array) -> Self:
-        return type(self)(**{**self.weights, **weights}, mask_zero=self.mask_zero, name=self.name)
+        return type(self)(**{**self.own_weights, **weights}, mask_zero=self.mask_zero, name=self.name)
 
     @property
     def units(self) -> int:
@@ -120,17 +122,17 @@ class Masking(Layer):
     kind = "masking"
     ndim = 3
 
-    def __init__(self, mask_value: float = 0.0, *, name: str | None = None, dtype: Any = np.float32) -> None:
+    def __init__(self, mask_value: float = 0.0, *, name: str | None = None, dtype: DTypeLike = np.float32) -> None:
         super().__init__(name, dtype)
         self.mask_value = mask_value
 
-    def forward(self, x: Any, mask: Mask | None, states: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+    def forward(self, x: Values, mask: Mask | None, states: States) -> tuple[Values, States]:
         return np.where(self._unmasked(x)[..., None], x, np.zeros_like(x)), ()
 
-    def compute_mask(self, x: Any, mask: Mask | None) -> Mask | None:
+    def compute_mask(self, x: Values, mask: Mask | None) -> Mask | None:
         return self._unmasked(x)
 
-    def _unmasked(self, x: Any) -> Mask:
+    def _unmasked(self, x: Values) -> Mask:
         values = x if isinstance(x, np.ndarray) else x.mid
         return np.asarray((values != self.dtype.type(self.mask_value)).any(axis=-1))
 
@@ -140,7 +142,7 @@ class Dropout(Layer):
 
     kind = "dropout"
 
-    def forward(self, x: Any, mask: Mask | None, states: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+    def forward(self, x: Values, mask: Mask | None, states: States) -> tuple[Values, States]:
         return x, ()
 
 
@@ -149,9 +151,13 @@ class Activation(Layer):
 
     kind = "activation"
 
-    def __init__(self, activation: str | None, *, name: str | None = None, dtype: Any = np.float32) -> None:
+    def __init__(self, activation: str | None, *, name: str | None = None, dtype: DTypeLike = np.float32) -> None:
         super().__init__(name, dtype)
         self.activation = get(activation)
 
-    def forward(self, x: Any, mask: Mask | None, states: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+    def forward(self, x: Values, mask: Mask | None, states: States) -> tuple[Values, States]:
         return self.activation(x), ()
+
+
+def _are_whole(numbers: Array) -> bool:
+    return bool(np.isfinite(numbers).all()) and np.array_equal(np.rint(numbers), numbers)

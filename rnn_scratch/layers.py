@@ -1,4 +1,7 @@
-"""Cells looped over time: masks, states, direction and what is returned. The loop knows of no cell in particular."""
+"""Cells looped over time, as Keras loops them: direction, masks, states, and what is returned.
+
+How a loop goes stands in `rnn_scratch.loop`, what a step computes in `rnn_scratch.cells`.
+"""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -6,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Self, TypedDict, Unpack
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from rnn_scratch.base import Array, Layer, Mask, States, Values
+from rnn_scratch.base import Array, Layer, Mask, Shape, States, Values, Weight
 from rnn_scratch.cells import Cell, GRUCell, LSTMCell, SimpleRNNCell
 from rnn_scratch.loop import MaskRule, Step, fast_loop, loop
 
@@ -90,7 +94,6 @@ class Recurrent(Layer):
     """
 
     ndim = 3
-    matrices = ("Wx", "Wh")
     profile = PROFILES["tensorflow"]
 
     def __init__(self, cell: Cell, name: str | None = None, **settings: Unpack[Settings]) -> None:
@@ -99,7 +102,7 @@ class Recurrent(Layer):
             raise TypeError(f"{', '.join(sorted(unknown))}: expected of {', '.join(SETTINGS)}")
         self.kind = cell.name
         super().__init__(name, cell.dtype)
-        self.cell = cell
+        self.cell, self.matrices = cell, cell.matrices
         self.return_sequences = settings.get("return_sequences", False)
         self.return_state = settings.get("return_state", False)
         self.go_backwards = settings.get("go_backwards", False)
@@ -152,18 +155,19 @@ class Recurrent(Layer):
 
         return step
 
-    def compute_mask(self, x: Any, mask: Mask | None) -> Mask | None:
+    def compute_mask(self, x: Values, mask: Mask | None) -> Mask | None:
         return mask if self.return_sequences else None
 
     # --- the rest ---
 
-    def results(self, y: Any, states: tuple[Any, ...]) -> tuple[Any, ...]:
+    def results(self, y: Values, states: States) -> tuple[Values, ...]:
         return (y, *states) if self.return_state else (y,)
 
-    def output_shapes(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    def output_shapes(self, shape: Shape) -> tuple[Shape, ...]:
         batch, timesteps = shape[:2]
         y = (batch, timesteps, self.units) if self.return_sequences else (batch, self.units)
-        return (y, *((batch, units) for units in self.state_units if self.return_state))
+        states = [(batch, units) for units in self.state_units]
+        return (y, *states) if self.return_state else (y,)
 
     def check_inputs(self, x: Array) -> None:
         if x.ndim != 3 or x.shape[2] != self.input_dim:
@@ -237,10 +241,13 @@ class Recurrent(Layer):
         return {name: getattr(self, name) for name in SETTINGS}
 
 
+# --- the layers by their Keras names ---
+
+
 def _weight(name: str) -> Any:
     """The cell's array of that name. Setting it makes a new cell, so that an array that does not fit is refused."""
 
-    def set_weight(layer: Recurrent, array: Any) -> None:
+    def set_weight(layer: Recurrent, array: ArrayLike) -> None:
         layer.cell = layer.cell.replace(**{name: np.asarray(array).astype(layer.dtype)})
 
     return property(lambda layer: getattr(layer.cell, name), set_weight)
@@ -277,7 +284,13 @@ class SimpleRNN(_Named):
     """
 
     def __init__(
-        self, Wx: Any, Wh: Any, b: Any = None, *, activation: str | None = "tanh", **settings: Unpack[Settings]
+        self,
+        Wx: Weight,
+        Wh: Weight,
+        b: Weight = None,
+        *,
+        activation: str | None = "tanh",
+        **settings: Unpack[Settings],
     ) -> None:
         super().__init__(SimpleRNNCell(Wx, Wh, b, activation=activation), **settings)
 
@@ -294,9 +307,9 @@ class LSTM(_Named):
 
     def __init__(
         self,
-        Wx: Any,
-        Wh: Any,
-        b: Any = None,
+        Wx: Weight,
+        Wh: Weight,
+        b: Weight = None,
         *,
         activation: str | None = "tanh",
         recurrent_activation: str | None = "sigmoid",
@@ -322,9 +335,9 @@ class GRU(_Named):
 
     def __init__(
         self,
-        Wx: Any,
-        Wh: Any,
-        b: Any = None,
+        Wx: Weight,
+        Wh: Weight,
+        b: Weight = None,
         *,
         activation: str | None = "tanh",
         recurrent_activation: str | None = "sigmoid",
@@ -340,7 +353,12 @@ class GRU(_Named):
     reset_after = _setting("reset_after")
 
 
+_NAMED: Mapping[str, Callable[..., Recurrent]] = {"simple_rnn": SimpleRNN, "lstm": LSTM, "gru": GRU}
+
+
 def recurrent(cell: Cell, settings: Settings) -> Recurrent:
-    """The layer of that cell: a SimpleRNN, LSTM or GRU."""
-    layer_of: dict[str, type[_Named]] = {"simple_rnn": SimpleRNN, "lstm": LSTM, "gru": GRU}
-    return layer_of[cell.name](**{"b": None, **cell.weights}, **cell.settings, **settings)  # type: ignore[arg-type]
+    """The layer of that cell: a SimpleRNN, LSTM or GRU, or where the cell has no layer of its own a Recurrent."""
+    if cell.name not in _NAMED:
+        return Recurrent(cell, **settings)
+    arrays = {"b": None, **cell.weights}
+    return _NAMED[cell.name](**arrays, **cell.settings, **settings)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
-from rnn_scratch.base import Array, Layer, Mask, Shape, States, Values
+from rnn_scratch.base import Array, Layer, Mask, Shape, States, Values, only
 from rnn_scratch.layers import Recurrent
 
 
@@ -41,11 +41,10 @@ class Model(Layer):
     ) -> None:
         if not nodes:
             raise ValueError("layers: expected at least one; received none")
-        layers = [node.layer for node in nodes.values()]
-        super().__init__(name, next((layer.dtype for layer in layers if layer.weights), layers[0].dtype))
+        first = next(iter(nodes.values())).layer
+        super().__init__(name, first.dtype)
+        self.ndim, self.input_names = first.ndim, tuple(input_names)
         self.parts = {name: node.layer for name, node in nodes.items()}
-        self.input_names = tuple(input_names)
-        self.ndim = layers[0].ndim
         self._inputs = {name: node.inputs for name, node in nodes.items()}
         self._output_names = tuple(output_names) or tuple(nodes)[-1:]
         _expect_chain(self)
@@ -90,14 +89,13 @@ class Model(Layer):
             yield name, asked.results(y, after), after, masks[name]
 
     def forward(self, x: Values, mask: Mask | None, states: States) -> tuple[Values, States]:
-        returned: dict[str, tuple[Values, ...]] = {}
+        (last,) = self.output_names
         after: States = ()
         for name, outputs, own in self.run(self._by_name(x), self._by_name(mask), states):
             after += own
-            if name in self.output_names:
-                returned[name] = outputs
-        results = tuple(output for name in self.output_names for output in returned[name])
-        return (results if len(results) > 1 else results[0]), after
+            if name == last:
+                y = only(outputs)
+        return y, after
 
     def outputs(self, x: ArrayLike, *, sequences: bool = False) -> Mapping[str, Values]:
         """A call, and what each layer puts out, by its name; a tuple where that is several arrays.
@@ -109,15 +107,15 @@ class Model(Layer):
         found: dict[str, Values] = {}
         after: States = ()
         for name, outputs, own in self.run({"x": x}, {}, self.initial_states(len(x)), whole=sequences):
-            found[name] = outputs if len(outputs) > 1 else outputs[0]
+            found[name] = only(outputs)
             after += own
         self.keep(after)
         return found
 
     def compute_mask(self, x: Values, mask: Mask | None) -> Mask | None:
+        (last,) = self.output_names
         ran = self._run(self._by_name(x), self._by_name(mask), self.initial_states(len(x)))
-        masks = {name: handed_on for name, _, _, handed_on in ran}
-        return masks[self.output_names[-1]]
+        return next(handed_on for name, _, _, handed_on in ran if name == last)
 
     def _by_name(self, value: Values) -> Mapping[str, Values]:
         return dict(zip(self.input_names, (value,), strict=True))
@@ -134,8 +132,8 @@ class Model(Layer):
         return found
 
     def output_shapes(self, shape: Shape) -> tuple[Shape, ...]:
-        shapes = self.node_shapes(self._by_name(shape))
-        return tuple(shape for name in self.output_names for shape in shapes[name])
+        (last,) = self.output_names
+        return self.node_shapes(self._by_name(shape))[last]
 
     # --- what comes in ---
 
@@ -218,8 +216,7 @@ def _expect_chain(model: Model) -> None:
 
 def _expect_fitting(layers: Sequence[tuple[str, Layer]]) -> None:
     """ValueError where what one layer puts out is not what the next one takes."""
-    features = next((layer.input_dim for _, layer in layers if layer.input_dim is not None), 1)
-    shape: Shape = (1, 1) if layers[0][1].ndim == 2 else (1, 1, features)
+    shape = _least_shape([layer for _, layer in layers])
     for (name, layer), (above, following) in itertools.pairwise(layers):
         shapes = layer.output_shapes(shape)
         if len(shapes) > 1:
@@ -229,3 +226,11 @@ def _expect_fitting(layers: Sequence[tuple[str, Layer]]) -> None:
             raise ValueError(f"layers: {above} takes (batch, timesteps, ...); {name} puts out {len(shape)} axes")
         if following.input_dim not in (None, shape[-1]):
             raise ValueError(f"layers: {above} takes {following.input_dim} features; {name} puts out {shape[-1]}")
+
+
+def _least_shape(layers: Sequence[Layer]) -> Shape:
+    """Of inputs to those layers: one row, one step, and as many features as the first takes that says how many."""
+    if layers[0].ndim == 2:
+        return (1, 1)
+    known = [layer.input_dim for layer in layers if layer.input_dim is not None]
+    return (1, 1, *(known[:1] or [1]))

@@ -3,11 +3,11 @@
 import copy
 import itertools
 from collections.abc import Sequence
-from typing import Any, Self, Unpack
+from typing import Self, Unpack
 
 import numpy as np
 
-from rnn_scratch.base import Array, Layer, Mask
+from rnn_scratch.base import Array, Layer, Mask, Shape, States, Values
 from rnn_scratch.cells import Cell
 from rnn_scratch.layers import Recurrent, Settings, recurrent
 
@@ -39,16 +39,7 @@ class Bidirectional(Layer):
         name: str | None = None,
     ) -> None:
         super().__init__(name, forward.dtype)
-        if merge_mode not in MERGE_MODES:
-            raise ValueError(f"merge_mode: expected one of {', '.join(map(str, MERGE_MODES))}; received {merge_mode!r}")
-        for what in ("return_sequences", "return_state", "stateful", "input_dim", "dtype"):
-            if getattr(forward, what) != getattr(backward, what):
-                raise ValueError(
-                    f"backward: expected {what} {getattr(forward, what)}, as forward has; "
-                    f"received {getattr(backward, what)}"
-                )
-        if merge_mode in ("sum", "mul", "ave") and forward.units != backward.units:
-            raise ValueError(f"backward: expected {forward.units} units to {merge_mode}; received {backward.units}")
+        _expect_alike(forward, backward, merge_mode)
         self.merge_mode = merge_mode
         self.parts = {"forward": copy.copy(forward), "backward": copy.copy(backward)}
         for layer in self.directions:
@@ -66,13 +57,28 @@ class Bidirectional(Layer):
     def return_state(self) -> bool:
         return self.directions[0].return_state
 
-    def forward(self, x: Any, mask: Mask | None, states: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
-        (y_f, s_f), (y_b, s_b) = (layer.forward(x, mask, own) for layer, own in self.shares(states))
-        return self.merge(y_f, self.turned(y_b)), (*s_f, *s_b)
+    def forward(self, x: Values, mask: Mask | None, states: States) -> tuple[Values, States]:
+        (forward, own_f), (backward, own_b) = self.shares(states)
+        y_f, after_f = forward.forward(x, mask, own_f)
+        y_b, after_b = backward.forward(x, mask, own_b)
+        return self.merge(y_f, self.turned(y_b)), (*after_f, *after_b)
 
-    def turned(self, y: Any) -> Any:
+    def turned(self, y: Values) -> Values:
         """The backward layer's output, from its order of processing to that of time or back."""
         return y[:, ::-1] if self.return_sequences else y
+
+    def merge(self, f: Values, b: Values) -> Values:
+        """What is put out, of both directions' outputs in the order of time."""
+        match self.merge_mode:
+            case "concat":
+                return np.concatenate([f, b], axis=-1)
+            case "sum":
+                return f + b
+            case "mul":
+                return f * b
+            case "ave":
+                return (f + b) * 0.5
+        return f, b
 
     def apart(self, outputs: Sequence[Array]) -> tuple[Array, Array, tuple[Array, ...]] | None:
         """What a call returned as the output of each direction, in its own order of processing, and the states; None
@@ -81,30 +87,27 @@ class Bidirectional(Layer):
             f, b, *states = outputs
         elif self.merge_mode == "concat":
             y, *states = outputs
-            f, b = y[..., : self.directions[0].units], y[..., self.directions[0].units :]
+            units = self.directions[0].units
+            f, b = y[..., :units], y[..., units:]
         else:
             return None
         return f, self.turned(b), tuple(states)
 
-    def merge(self, f: Any, b: Any) -> Any:
-        if self.merge_mode is None:
-            return f, b
-        if self.merge_mode == "concat":
-            return np.concatenate([f, b], axis=-1)
-        if self.merge_mode == "mul":
-            return f * b
-        return f + b if self.merge_mode == "sum" else (f + b) * 0.5
-
-    def compute_mask(self, x: Any, mask: Mask | None) -> Mask | None:
+    def compute_mask(self, x: Values, mask: Mask | None) -> Mask | None:
         return mask if self.return_sequences else None
 
-    def results(self, y: Any, states: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (*super().results(y, states), *(states if self.return_state else ()))
+    def results(self, y: Values, states: States) -> tuple[Values, ...]:
+        outputs = super().results(y, states)
+        return (*outputs, *states) if self.return_state else outputs
 
-    def output_shapes(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    def output_shapes(self, shape: Shape) -> tuple[Shape, ...]:
         (f, *f_states), (b, *b_states) = (layer.output_shapes(shape) for layer in self.directions)
-        y = {None: (f, b), "concat": ((*f[:-1], f[-1] + b[-1]),)}.get(self.merge_mode, (f,))
-        return (*y, *f_states, *b_states)
+        outputs: tuple[Shape, ...] = (f,)
+        if self.merge_mode is None:
+            outputs = (f, b)
+        elif self.merge_mode == "concat":
+            outputs = ((*f[:-1], f[-1] + b[-1]),)
+        return (*outputs, *f_states, *b_states)
 
     def check_inputs(self, x: Array) -> None:
         self.directions[0].check_inputs(x)
@@ -116,11 +119,23 @@ class Bidirectional(Layer):
 
     @property
     def units(self) -> int:
-        return sum(layer.units for layer in self.directions[: 2 if self.merge_mode == "concat" else 1])
+        forward, backward = self.directions
+        return forward.units + backward.units if self.merge_mode == "concat" else forward.units
 
     @property
     def input_dim(self) -> int:
         return self.directions[0].input_dim
+
+
+def _expect_alike(forward: Recurrent, backward: Recurrent, merge_mode: str | None) -> None:
+    if merge_mode not in MERGE_MODES:
+        raise ValueError(f"merge_mode: expected one of {', '.join(map(str, MERGE_MODES))}; received {merge_mode!r}")
+    for what in ("return_sequences", "return_state", "stateful", "input_dim", "dtype"):
+        expected, received = getattr(forward, what), getattr(backward, what)
+        if expected != received:
+            raise ValueError(f"backward: expected {what} {expected}, as forward has; received {received}")
+    if merge_mode in ("sum", "mul", "ave") and forward.units != backward.units:
+        raise ValueError(f"backward: expected {forward.units} units to {merge_mode}; received {backward.units}")
 
 
 class RNN(Layer):
@@ -141,30 +156,23 @@ class RNN(Layer):
             raise ValueError("cells: expected at least one; received none")
         super().__init__(name, cells[0].dtype)
         for below, cell in itertools.pairwise(cells):
-            if cell.input_dim != below.units or cell.dtype != below.dtype:
-                raise ValueError(
-                    f"cells: expected input_dim {below.units} and {below.dtype} above a cell of {below.units} units; "
-                    f"received {cell.input_dim} and {cell.dtype}"
-                )
-        layers = [recurrent(cell, settings.copy()) for cell in cells]
-        for layer in layers[:-1]:
-            layer.return_sequences, layer.return_state, layer.zero_output_for_mask = True, False, False
-        for layer in layers[1:]:
-            layer.go_backwards = False
+            _expect_above(cell, below)
+        layers = _in_one_loop([recurrent(cell, settings.copy()) for cell in cells])
         self.parts = {str(n): layer for n, layer in enumerate(layers)}
 
     @property
     def layers(self) -> tuple[Recurrent, ...]:
         return tuple(self.parts.values())  # type: ignore[arg-type]
 
-    def forward(self, x: Any, mask: Mask | None, states: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
-        after: tuple[Any, ...] = ()
-        for n, (layer, own) in enumerate(self.shares(states)):
-            x, new = layer.forward(x, mask, own)
+    def forward(self, x: Values, mask: Mask | None, states: States) -> tuple[Values, States]:
+        first, *above = self.shares(states)
+        y, after = first[0].forward(x, mask, first[1])
+        if self.go_backwards and mask is not None:
+            mask = mask[:, ::-1]  # the first layer's outputs stand in the order of processing
+        for layer, own in above:
+            y, new = layer.forward(y, mask, own)
             after += new
-            if n == 0 and self.layers[0].go_backwards and mask is not None:
-                mask = mask[:, ::-1]
-        return x, after
+        return y, after
 
     @property
     def go_backwards(self) -> bool:
@@ -178,15 +186,16 @@ class RNN(Layer):
     def return_state(self) -> bool:
         return self.layers[-1].return_state
 
-    def compute_mask(self, x: Any, mask: Mask | None) -> Mask | None:
+    def compute_mask(self, x: Values, mask: Mask | None) -> Mask | None:
         return mask if self.return_sequences else None
 
-    def results(self, y: Any, states: tuple[Any, ...]) -> tuple[Any, ...]:
+    def results(self, y: Values, states: States) -> tuple[Values, ...]:
         return (y, *states) if self.return_state else (y,)
 
-    def output_shapes(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    def output_shapes(self, shape: Shape) -> tuple[Shape, ...]:
         y = self.layers[-1].output_shapes(shape)[0]
-        return (y, *((shape[0], units) for units in self.state_units if self.return_state))
+        states = [(shape[0], units) for units in self.state_units]
+        return (y, *states) if self.return_state else (y,)
 
     def check_inputs(self, x: Array) -> None:
         self.layers[0].check_inputs(x)
@@ -209,6 +218,23 @@ class RNN(Layer):
         return self.layers[0].input_dim
 
 
+def _in_one_loop(layers: Sequence[Recurrent]) -> Sequence[Recurrent]:
+    """The same layers, set so that one after another they are one loop."""
+    for layer in layers[:-1]:
+        layer.return_sequences, layer.return_state, layer.zero_output_for_mask = True, False, False
+    for layer in layers[1:]:
+        layer.go_backwards = False  # what comes from below is in the order of processing already
+    return layers
+
+
+def _expect_above(cell: Cell, below: Cell) -> None:
+    if cell.input_dim != below.units or cell.dtype != below.dtype:
+        raise ValueError(
+            f"cells: expected input_dim {below.units} and {below.dtype} above a cell of {below.units} units; "
+            f"received {cell.input_dim} and {cell.dtype}"
+        )
+
+
 class TimeDistributed(Layer):
     """One layer for every time step alone.
 
@@ -229,14 +255,15 @@ class TimeDistributed(Layer):
     def layer(self) -> Layer:
         return self.parts["layer"]
 
-    def forward(self, x: Any, mask: Mask | None, states: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+    def forward(self, x: Values, mask: Mask | None, states: States) -> tuple[Values, States]:
         batch, timesteps = x.shape[:2]
         y, _ = self.layer.forward(x.reshape(batch * timesteps, *x.shape[2:]), None, ())
         return y.reshape(batch, timesteps, *y.shape[1:]), ()
 
-    def output_shapes(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-        (inner,) = self.layer.output_shapes((shape[0], *shape[2:]))
-        return ((shape[0], shape[1], *inner[1:]),)
+    def output_shapes(self, shape: Shape) -> tuple[Shape, ...]:
+        batch, timesteps, *features = shape
+        (inner,) = self.layer.output_shapes((batch, *features))
+        return ((batch, timesteps, *inner[1:]),)
 
     def check_inputs(self, x: Array) -> None:
         if x.ndim < 3:

@@ -12,7 +12,7 @@ from parity.adapters.keras.library import wide
 from parity.errors import InputError, UnsupportedError
 from parity.kinds.registry import KerasLayer
 from rnn_scratch.activations import ACTIVATIONS
-from rnn_scratch.cells import FLOATS
+from rnn_scratch.base import FLOATS
 
 Array = NDArray[Any]
 
