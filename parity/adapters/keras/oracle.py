@@ -4,7 +4,7 @@ import copy
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,13 +26,18 @@ from parity.cases.case import Case
 from parity.errors import OracleError, ParityError
 from parity.kinds.registry import KerasLayer
 from parity.terminal import briefly
-from rnn_scratch import RNN, Bidirectional, Sequential
+from rnn_scratch import RNN, Bidirectional
 from rnn_scratch.layers import Layer, Recurrent
+from rnn_scratch.models import Model
 
 BLOCK_STEPS = 50_000
 """TensorFlow's loop keeps memory for every step; longer sequences are asked for in blocks."""
 GRAPH_STEPS = 50
 """Eager TensorFlow takes a millisecond a time step; tracing a graph takes as long as this many steps."""
+
+
+Tensors = Mapping[str, Tensor]
+T = TypeVar("T")
 
 
 class KerasError(OracleError):
@@ -68,7 +73,7 @@ class Oracle:
 
     def _ask(self, case: Case) -> Answer:
         layer = case.layer
-        if isinstance(layer, Sequential):
+        if isinstance(layer, Model):
             return self._through(layer, case)
         if isinstance(layer, Recurrent):
             return self._looped(layer, case)
@@ -86,29 +91,31 @@ class Oracle:
         if self._is_own(case.layer):
             return list(self.parts)
         twin = to_keras(_stateless(case.layer), module=self.module)
-        return chain(twin) if isinstance(case.layer, Sequential) else [twin]
+        return chain(twin) if isinstance(case.layer, Model) else [twin]
 
     # --- a model ---
 
-    def _through(self, model: Sequential, case: Case) -> Answer:
+    def _through(self, model: Model, case: Case) -> Answer:
         """The layers called in turn, as the model calls them; Keras hands the masks on with the tensors."""
         layers = self._layers(case)
-        steps = list(zip(model.parts.items(), layers, strict=True))
+        steps = list(zip(model.nodes.items(), layers, strict=True))
 
-        def compute(x: Tensor) -> tuple[dict[str, list[Tensor]], dict[str, Tensor]]:
-            outputs, sequences = {}, {}
-            for (name, part), layer in steps:
-                if isinstance(part, Recurrent) and not part.return_sequences:
-                    sequences[name] = around(layer, part.with_sequences())(x)
-                x = layer(x)
-                outputs[name] = _as_list(x)
+        def compute(inputs: Tensors) -> tuple[dict[str, list[Tensor]], Tensors]:
+            values, outputs, sequences = dict(inputs), {}, {}
+            for (name, node), layer in steps:
+                fed = [values[source] for source in node.inputs]
+                x = fed[0] if len(fed) == 1 else fed
+                if isinstance(node.layer, Recurrent) and not node.layer.return_sequences:
+                    sequences[name] = around(layer, node.layer.with_sequences())(x)
+                values[name] = layer(x)
+                outputs[name] = _as_list(values[name])
             return outputs, sequences
 
-        outputs, sequences = _compiled(compute, layers[0], case)(tensor(layers[0], case.x))
+        outputs, sequences = _computed(compute, layers[0], case)
         arrays = {name: _in_dtypes_of(model.parts[name], several) for name, several in outputs.items()}
-        _, last = arrays.popitem()
+        returned = [array for name in model.output_names for array in arrays.pop(name)]
         seen = {name: _in_dtypes_of(model.parts[name], [y])[0] for name, y in sequences.items()}
-        return Answer(tuple(last), layers={name: first for name, (first, *_) in arrays.items()}, sequences=seen)
+        return Answer(tuple(returned), layers={name: first for name, (first, *_) in arrays.items()}, sequences=seen)
 
     # --- a recurrent layer ---
 
@@ -192,11 +199,11 @@ def run(layer: KerasLayer, case: Case) -> tuple[Array, ...]:
     if case.initial_state is not None:
         given["initial_state"] = _nested_states(layer, case)
 
-    def compute(x: Tensor) -> Tensor:
+    def compute(inputs: Tensors) -> Tensor:
+        (x,) = inputs.values()
         return layer(x, **given)
 
-    outputs = _compiled(compute, layer, case)(tensor(layer, case.x))
-    return tuple(to_numpy(part) for part in flat_states(outputs))
+    return tuple(to_numpy(part) for part in flat_states(_computed(compute, layer, case)))
 
 
 def _nested_states(layer: KerasLayer, case: Case) -> list[Any]:
@@ -208,15 +215,16 @@ def _nested_states(layer: KerasLayer, case: Case) -> list[Any]:
     return [own if len(own) > 1 else own[0] for own in cells]
 
 
-def _compiled(compute: Callable[[Tensor], Any], layer: KerasLayer, case: Case) -> Callable[[Tensor], Any]:
-    """A graph where there are many steps, eager otherwise: see GRAPH_STEPS."""
+def _computed(compute: Callable[[Tensors], T], layer: KerasLayer, case: Case) -> T:
+    """Of the case's inputs, in a graph where there are many steps and eagerly otherwise: see GRAPH_STEPS."""
+    inputs = {name: tensor(layer, array) for name, array in case.inputs.items()}
     if case.timesteps <= GRAPH_STEPS or backend_of(layer) != "tensorflow":
-        return compute
+        return compute(inputs)
     if any(part.unroll for part in case.layer.every(Recurrent)):
-        return compute
+        return compute(inputs)
     graph = importlib.import_module("tensorflow").function(compute, autograph=False)
-    concrete = graph.get_concrete_function(tensor(layer, case.x))  # calling `graph` would warn of being traced anew
-    return lambda x: concrete(x)
+    found: T = graph.get_concrete_function(inputs)(inputs)  # calling `graph` would warn of being traced anew
+    return found
 
 
 def _halves(keras_layer: KerasLayer, layer: Bidirectional, case: Case) -> Mapping[str, Array]:
