@@ -177,6 +177,20 @@ def test_the_keras_layer_is_left_as_it_was():
         assert np.array_equal(array, was)
 
 
+def test_the_weights_of_a_built_model_stay_although_a_layer_within_has_none():
+    """They were drawn anew: Dropout within TimeDistributed looked like a layer that is not built."""
+    layers = (
+        keras.layers.SimpleRNN(UNITS, return_sequences=True),
+        keras.layers.TimeDistributed(keras.layers.Dropout(0.5)),
+    )
+    source = model(keras, *layers, keras.layers.Dense(2))
+    before = source.get_weights()
+    report = parity.check(lambda x, layer: layer(x), source, input_shape=(3, INPUT_DIM))
+    assert not any("not built" in note for note in report.cases[0].notes)
+    for array, was in zip(source.get_weights(), before, strict=True):
+        assert np.array_equal(array, was)
+
+
 # --- to Keras and round ---
 
 

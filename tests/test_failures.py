@@ -20,7 +20,8 @@ from parity.errors import InputError
 from parity.explaining.causes import computed
 from parity.explaining.smallest import described, shrink
 from parity.given.candidate import as_candidate
-from parity.golden.file import Golden, load, packed, sealed
+from parity.golden.archive import sealed
+from parity.golden.file import Golden, load, packed
 from parity.judging.findings import Tolerance
 from parity.judging.judge import examine
 

@@ -15,8 +15,10 @@ from test_failures import resealed
 import parity
 from parity import cli
 from parity.api import check_file
+from parity.cases.case import Case
+from parity.disk import arrays_in
 from parity.errors import CandidateError, InputError
-from parity.golden.file import load
+from parity.golden.file import Golden, load, packed
 from parity.recording import GROUPS, record
 
 LAYERS = keras.layers
@@ -323,6 +325,25 @@ def test_without_keras_and_tensorflow(golden, tmp_path):
         done = check("--candidate", f"{tmp_path / 'port.py'}:{name}", file=tmp_path / "case.npz")
         assert (done.returncode, done.stderr) == (status, "")
         assert "Keras was not asked: Keras and its backend tensorflow are needed: pip install" in done.stdout
+
+
+def test_several_inputs_are_kept_by_name(tmp_path):
+    """As yet no layer takes several: the file is written, and refused when it is read, by their names."""
+    layer = parity.from_keras(built("lstm"))
+    left, right = np.zeros((1, 2, layer.input_dim), "f"), np.ones((1, 2, layer.input_dim), "f")
+    data = packed(Golden((Case("two", layer, {"left": left, "right": right}),)))
+    arrays = arrays_in(data)
+    assert {name for name in arrays if name.startswith("0/")} == {"0/inputs/left", "0/inputs/right"}
+    assert np.array_equal(arrays["0/inputs/right"], right)
+    (tmp_path / "two.npz").write_bytes(data)
+    with pytest.raises(InputError, match="two: inputs left, right: expected x, which lstm takes"):
+        load(str(tmp_path / "two.npz"))
+
+
+def test_a_single_input_stands_as_it_always_has(golden):
+    arrays = arrays_in(Path(golden("lstm")[1]).read_bytes())
+    assert "0/x" in arrays
+    assert not any("inputs" in name for name in arrays)
 
 
 @pytest.mark.parametrize("name", ["chain", "masked", "lstm"])

@@ -1,1 +1,1 @@
-"""Golden files: Cases with Keras's outputs, on disk."""
+"""Golden files: cases with Keras's outputs, on disk, for checks that need no Keras."""

@@ -61,7 +61,10 @@ def expect_coverable(cell: KerasLayer, layer: KerasLayer) -> None:
 
 
 def keras_cell_settings(cell: Cell, module: ModuleType) -> dict[str, Any]:
-    """The arguments of Keras's cell, or of its layer, for that one."""
+    """The arguments of Keras's cell, or of its layer, for that one. UnsupportedError for a cell of somebody else's,
+    which may compute anything."""
+    if type(cell) is not CELLS[cell.name]:
+        raise UnsupportedError(f"{cell.name}: expected a cell of rnn_scratch; received {type(cell).__name__}")
     own = {name: activation_in(module, value) for name, value in cell.settings.items()}
     return {
         "units": cell.units,
