@@ -17,7 +17,7 @@ from parity.cases.grid import grid
 from parity.cli import main
 from parity.disk import array_of, arrays_in
 from parity.errors import InputError
-from parity.explaining.causes import computed
+from parity.explaining.functions import computed
 from parity.explaining.smallest import described, shrink
 from parity.given.candidate import as_candidate
 from parity.golden.archive import sealed

@@ -18,7 +18,7 @@ from zoo import make_layer
 import parity
 from parity import cli, gate, options
 from parity.errors import InputError
-from parity.explaining.causes import Adequacy
+from parity.explaining.blind_spots import Adequacy
 from parity.report.data import Blind, CaseReport, Cause, Report
 from parity.report.merging import merged
 

@@ -12,8 +12,10 @@ import parity
 from parity.cases.case import Case
 from parity.cases.drawing import randomized
 from parity.cases.grid import grid
-from parity.explaining.causes import adequacy, computed, diagnose, differ
+from parity.explaining.blind_spots import adequacy
+from parity.explaining.causes import diagnose
 from parity.explaining.facts import facts
+from parity.explaining.functions import computed, differ
 from parity.explaining.weights_in_effect import in_effect
 from parity.given.candidate import as_candidate
 from parity.judging.findings import Tolerance
@@ -118,9 +120,7 @@ def test_every_mistake_that_is_known_is_in_the_catalogue():
 
 @pytest.mark.parametrize("name", IDS)
 def test_a_mistake_is_caught_and_named(name, monkeypatch):
-    monkeypatch.setattr(
-        "parity.explaining.weights_in_effect.FIT_SECONDS", 60.0
-    )  # a limit for users, not for a busy machine
+    monkeypatch.setattr("parity.explaining.fitted.FIT_SECONDS", 60.0)  # a limit for users, not for a busy machine
     case, label = first_case(name)
     found = findings(Wrong([(name, label)]), case)
     assert any(finding.verdict == "FAIL" for finding in found)
@@ -370,7 +370,7 @@ MADE_OF = {
 )
 def test_an_array_made_of_the_layers_own_is_no_stale_one(kind, name, monkeypatch):
     """To copy it once more would not mend the port."""
-    monkeypatch.setattr("parity.explaining.weights_in_effect.FIT_SECONDS", 60.0)
+    monkeypatch.setattr("parity.explaining.fitted.FIT_SECONDS", 60.0)
     port, told = MADE_OF[name]
     array = name.partition(":")[0]
     assert any(array in line and told in line for line in known(port, kind).splitlines())
@@ -400,7 +400,7 @@ def test_one_step_alone_that_is_off_accuses_no_path():
 
 
 def test_a_stale_array_is_named(monkeypatch):
-    monkeypatch.setattr("parity.explaining.weights_in_effect.FIT_SECONDS", 60.0)
+    monkeypatch.setattr("parity.explaining.fitted.FIT_SECONDS", 60.0)
     k = keras_layer("simple_rnn")
     other = parity.from_keras(k).replace(Wh=np.random.default_rng(9).standard_normal((5, 5)).astype("f") / 2)
     right = parity.from_keras(k)

@@ -17,7 +17,8 @@ from parity.cases.case import Case
 from parity.checking.asked import Asked, Result
 from parity.checking.case_report import describe
 from parity.errors import CandidateError
-from parity.explaining.causes import Diagnosis, adequacy, applies, diagnose
+from parity.explaining.blind_spots import adequacy
+from parity.explaining.causes import Diagnosis, applies, diagnose
 from parity.explaining.facts import facts
 from parity.explaining.smallest import described, shrink
 from parity.explaining.weights_in_effect import in_effect

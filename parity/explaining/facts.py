@@ -2,97 +2,122 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from parity.cases.case import Case
-from parity.explaining.causes import Question, asked, widened
+from parity.explaining.answered import Answered, answered
+from parity.explaining.functions import widened
 from parity.judging.findings import Finding, Tally, Tolerance
-from parity.judging.judge import as_steps, judge_answer
+from parity.judging.judge import judge_answer
+from rnn_scratch.base import Array
 from rnn_scratch.layers import Recurrent
 
-Array = NDArray[Any]
+Flags = NDArray[np.bool_]
 
 MOST = 6
 """How many steps, rows or units are listed one by one."""
 
+LEAST_SEEN = 20
+"""Of fewer steps and rows nothing is said of what the differences go along with."""
+
+SHIFTS = (0.0, *np.geomspace(0.01, 40, 24), *-np.geomspace(0.01, 40, 24))
+"""By how much a gate's pre-activation may be off, to see what of its outputs some value of the gate explains."""
+
 
 def facts(findings: Sequence[Finding]) -> Iterator[str]:
     """Lines on what can be said; of one recurrent layer more than of a model."""
-    questions = [question for question in asked(findings) if not question.finding.wrong]
-    if not questions:
-        return
+    questions = [question for question in answered(findings) if not question.finding.wrong]
     failed = [question for question in questions if question.failed]
     if not failed:
         return
-    main = next((q for q in failed if q.finding is findings[0]), failed[-1])
-    off = residuals(main)
-    if off is not None:
-        yield from where_off(main.case, off)
+    main = next((question for question in failed if question.finding is findings[0]), failed[-1])
+    off = _residuals(main)
+    yield from _where(main.case, off)
     if not isinstance(main.case.layer, Recurrent):
         return
-    if alone := row_alone(failed):
+    if alone := _row_alone(failed):
         yield f"in every question the {alone} batch row alone is off: it is not treated as the others are"
         return
-    yield from paths(questions, off)
-    if off is not None:
-        yield from correlated(main, off)
-    yield from single_weights(failed)
-    yield from gates(questions)
+    yield from _paths(questions, off)
+    yield from _correlated(main, off)
+    yield from _single_weights(failed)
+    yield from _gates(failed, main.case.layer)
 
 
 # --- where ---
 
 
 @dataclass
-class Off:
+class _Off:
     """differences: (batch, timesteps, units) in the order of processing. outside: where they are more than rounding."""
 
     differences: Array
-    outside: NDArray[np.bool_]
+    outside: Flags
+
+    @property
+    def rows(self) -> Flags:
+        return np.asarray(self.outside.any(axis=(1, 2)))
+
+    @property
+    def steps(self) -> Flags:
+        return np.asarray(self.outside.any(axis=(0, 2)))
+
+    @property
+    def units(self) -> Flags:
+        return np.asarray(self.outside.any(axis=(0, 1)))
 
 
-def residuals(question: Question) -> Off | None:
+def _residuals(question: Answered | None) -> _Off | None:
     """The differences of one recurrent layer, each step from the candidate's own state, where it was judged so."""
+    if question is None or question.case.calls > 1 or question.finding.wrong:
+        return None
     case, kept = question.case, list[tuple[int, Array, Array]]()
-    if case.calls > 1 or not isinstance(case.layer, Recurrent) or question.finding.wrong:
+    if not isinstance(case.layer, Recurrent):
         return None
     found = judge_answer(case, question.finding.answers[0], Tolerance(), proof=Tally(kept=kept))
-    if "stepwise" not in found.method and "stepped" not in found.method and case.timesteps > 1:
+    if case.timesteps > 1 and not {"stepwise", "stepped"} & set(found.method):
         return None
-    steps = {at: pair for at, *pair in reversed(kept)}
-    d, outside = (np.concatenate([steps[at][k] for at in sorted(steps)], axis=1) for k in (0, 1))
-    return Off(d, outside) if d.shape[1] == case.timesteps else None
+    off = _joined(kept)
+    return off if off.differences.shape[1] == case.timesteps else None
 
 
-def where_off(case: Case, off: Off) -> Iterator[str]:
-    rows, steps, units = (np.asarray(off.outside.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1)))
-    if not steps.any():
+def _joined(kept: Sequence[tuple[int, Array, Array]]) -> _Off:
+    """The pieces that a tally kept, each with its first step, along the steps."""
+    first = {at: piece for at, *piece in reversed(kept)}  # of a step that was judged again, what was seen at first
+    differences, outside = zip(*(first[at] for at in sorted(first)), strict=True)
+    return _Off(np.concatenate(differences, axis=1), np.concatenate(outside, axis=1))
+
+
+def _where(case: Case, off: _Off | None) -> Iterator[str]:
+    if off is None or not off.outside.any():
         return
+    rows, steps, units = off.rows, off.steps, off.units
     if case.timesteps > 1:
         first = "wrong already" if steps[0] else "right"
-        which = "every step is" if steps.all() else f"of {len(steps)} steps {listed('step', steps)}"
+        which = "every step is" if steps.all() else f"of {len(steps)} steps {_listed('step', steps)}"
         yield f"the first step is {first}; {which} off"
     if not rows.all():
-        yield f"of {len(rows)} batch rows {listed('row', rows)} off"
+        yield f"of {len(rows)} batch rows {_listed('row', rows)} off"
     if not units.all():
-        yield f"of {len(units)} units {listed('unit', units)} off"
+        yield f"of {len(units)} units {_listed('unit', units)} off"
 
 
-def listed(what: str, bad: NDArray[np.bool_]) -> str:
+def _listed(what: str, bad: Flags) -> str:
     at = np.flatnonzero(bad)
     if len(at) > MOST:
         return f"{len(at)} are"
-    return f"{what}{'s' if len(at) > 1 else ''} {', '.join(map(str, at))} {'are' if len(at) > 1 else 'is'}"
+    if len(at) > 1:
+        return f"{what}s {', '.join(map(str, at))} are"
+    return f"{what} {', '.join(map(str, at))} is"
 
 
-def row_alone(failed: Sequence[Question]) -> str | None:
+def _row_alone(failed: Sequence[Answered]) -> str | None:
     """Which row it is, the first or the last, that alone is off in all of several questions. The probes have a weight
     for each row, so they would accuse one."""
-    offs = [residuals(question) for question in failed if question.case.batch > 1]
-    seen = [np.asarray(off.outside.any(axis=(1, 2))) for off in offs if off is not None]
+    offs = [_residuals(question) for question in failed if question.case.batch > 1]
+    seen = [off.rows for off in offs if off is not None]
     for name, end in (("first", 0), ("last", -1)):
         if len(seen) > 1 and all(rows[end] and rows.sum() == 1 for rows in seen):
             return name
@@ -102,50 +127,62 @@ def row_alone(failed: Sequence[Question]) -> str | None:
 # --- by which path ---
 
 
-def probe(questions: Sequence[Question], name: str) -> Question | None:
-    return next((q for q in questions if q.case.id.endswith(f" / {name}")), None)
+def _probe(questions: Sequence[Answered], name: str) -> Answered | None:
+    return next((question for question in questions if question.case.id.endswith(f" / {name}")), None)
 
 
-def paths(questions: Sequence[Question], seen: Off | None) -> Iterator[str]:
+def _paths(questions: Sequence[Answered], seen: _Off | None) -> Iterator[str]:
     """What the probes say: unit inputs from a state of zeros, unit states with an input of zeros, neither. seen: where
-    the question itself is off: what the recurrent path gets wrong, it does at every later step."""
-    inputs, states = probe(questions, "unit inputs"), probe(questions, "unit states")
-    wrong = []
-    off = residuals(inputs) if inputs else None
-    if off is not None:
-        alone = off.outside[-1].any()
-        wrong += ["the bias, or by what follows it (it is off for an input and a state of zeros)"] if alone else []
-        wrong += ["the input (it is off for unit inputs)"] if not alone and off.outside.any() else []
-    if states is not None and states.failed and not wrong:
-        wrong += ["the recurrent path (it is off for unit states and an input of zeros)"]
-    steps = [False] if seen is None else [bool(seen.outside[:, t].any()) for t in range(seen.outside.shape[1])]
-    later = not steps[0] and all(steps[1:])
-    if inputs is not None and not inputs.failed and not wrong and later:
+    the question itself is off."""
+    inputs, states = _probe(questions, "unit inputs"), _probe(questions, "unit states")
+    wrong = _wrong_path(inputs, states)
+    if wrong:
+        yield f"the error comes by {wrong}"
+    elif inputs is not None and not inputs.failed and _every_later_step(seen):
         yield "unit inputs and one step from zeros are right: the error comes by the recurrent path"
-    elif wrong:
-        yield f"the error comes by {' and '.join(wrong)}"
 
 
-def correlated(question: Question, off: Off) -> Iterator[str]:
+def _wrong_path(inputs: Answered | None, states: Answered | None) -> str | None:
+    off = _residuals(inputs)
+    if off is not None and off.outside[-1].any():  # the row of zeros
+        return "the bias, or by what follows it (it is off for an input and a state of zeros)"
+    if off is not None and off.outside.any():
+        return "the input (it is off for unit inputs)"
+    if states is not None and states.failed:
+        return "the recurrent path (it is off for unit states and an input of zeros)"
+    return None
+
+
+def _every_later_step(off: _Off | None) -> bool:
+    """What the recurrent path gets wrong, it does at every step but the first."""
+    if off is None:
+        return True
+    first, *later = off.steps
+    return not first and all(later)
+
+
+def _correlated(question: Answered, off: _Off | None) -> Iterator[str]:
     """With what the differences go along: with the inputs, the state before, or neither."""
-    case, answer = question.case, question.finding.answers[0]
-    sequence = answer.sequence if answer.sequence is not None else (answer.outputs or (None,))[0]
-    if sequence is None or case.mask is not None or as_steps(sequence).shape != off.differences.shape:
+    sequence = question.sequence
+    if off is None or sequence is None or question.case.mask is not None:
         return
-    d = np.nan_to_num(off.differences.astype(np.float64)).reshape(-1, off.differences.shape[2])
-    x, _ = case.processed()
-    before = previous(case, as_steps(sequence))
+    if sequence.shape != off.differences.shape:
+        return
+    d = np.nan_to_num(off.differences.astype(np.float64)).reshape(-1, sequence.shape[2])
+    x, _ = question.case.processed()
+    before = previous(question.case, sequence)
+    constant = np.abs(d.mean(axis=0) / (np.sqrt((d * d).mean(axis=0)) + 1e-300))
     strength = {
-        "the inputs": correlation(d, x.reshape(len(d), -1)),
-        "the state before": correlation(d, before.reshape(len(d), -1)),
-        "neither (a constant)": float(np.abs(d.mean(axis=0) / (np.sqrt((d * d).mean(axis=0)) + 1e-300)).max()),
+        "the inputs": _correlation(d, x.reshape(len(d), -1)),
+        "the state before": _correlation(d, before.reshape(len(d), -1)),
+        "neither (a constant)": float(constant.max()),
     }
     what, most = max(strength.items(), key=lambda item: item[1])
-    if len(d) >= 20 and most > max(0.3, 4 / np.sqrt(len(d))):
+    if len(d) >= LEAST_SEEN and most > max(0.3, 4 / np.sqrt(len(d))):
         yield f"the differences go along with {what} most (correlation {most:.2f})"
 
 
-def correlation(d: Array, with_: Array) -> float:
+def _correlation(d: Array, with_: Array) -> float:
     a = d - d.mean(axis=0)
     b = with_.astype(np.float64) - with_.astype(np.float64).mean(axis=0)
     norms = np.sqrt((a * a).sum(axis=0))[:, None] * np.sqrt((b * b).sum(axis=0))[None]
@@ -153,60 +190,78 @@ def correlation(d: Array, with_: Array) -> float:
 
 
 def previous(case: Case, sequence: Array) -> Array:
+    """The state before each step, where the output is the state."""
     start = case.start[0]
     return np.concatenate([start[:, None], sequence[:, :-1]], axis=1).astype(np.float64)
 
 
-def single_weights(failed: Sequence[Question]) -> Iterator[str]:
+# --- which weight ---
+
+
+def _single_weights(failed: Sequence[Answered]) -> Iterator[str]:
     """The weight or the column that alone is off, where unit probes show one."""
-    for name, matrix in (("unit inputs", "Wx"), ("unit states", "Wh")):
-        question = probe(failed, name)
-        off = residuals(question) if question else None
-        if question is None or off is None or not off.outside.any():
-            continue
-        bad = off.outside[:, 0]
-        rows, units = np.flatnonzero(bad.any(axis=1)), np.flatnonzero(bad.any(axis=0))
-        if name == "unit inputs" and bad[-1].any():
-            if len(np.flatnonzero(bad[-1])) == 1 and len(units) == 1:
-                yield f"b[{units[0]}] alone explains the probes: unit {units[0]} is off whatever the input is"
-        elif len(rows) == 1:
-            given = question.case.at(0) if matrix == "Wx" else question.case.start[0]
-            column = int(np.flatnonzero(given[rows[0]])[0])
-            if len(units) == 1:
-                yield f"{matrix}[{units[0]}, {column}] alone explains the probes (row {units[0]} of each gate's block)"
-            elif len(units) > len(bad[0]) // 2:
-                yield f"column {column} of {matrix} alone explains the probes"
+    inputs, states = _probe(failed, "unit inputs"), _probe(failed, "unit states")
+    off = _residuals(inputs)
+    if inputs is not None and off is not None:
+        zeros = off.outside[-1, 0]  # the last row of the probe, which shows the bias alone
+        yield from _single_bias(off) if zeros.any() else _single_entry("Wx", off, inputs.case.at(0))
+    off = _residuals(states)
+    if states is not None and off is not None:
+        yield from _single_entry("Wh", off, states.case.start[0])
+
+
+def _single_bias(off: _Off) -> Iterator[str]:
+    units = np.flatnonzero(off.outside[:, 0].any(axis=0))
+    if len(units) == 1:
+        yield f"b[{units[0]}] alone explains the probes: unit {units[0]} is off whatever the input is"
+
+
+def _single_entry(matrix: str, off: _Off, given: Array) -> Iterator[str]:
+    """given: the unit vectors, a row each."""
+    bad = off.outside[:, 0]
+    rows, units = np.flatnonzero(bad.any(axis=1)), np.flatnonzero(bad.any(axis=0))
+    if len(rows) != 1:
+        return
+    column = int(np.flatnonzero(given[rows[0]])[0])
+    if len(units) == 1:
+        yield f"{matrix}[{units[0]}, {column}] alone explains the probes (row {units[0]} of each gate's block)"
+    elif len(units) > bad.shape[1] // 2:
+        yield f"column {column} of {matrix} alone explains the probes"
 
 
 # --- which gate ---
 
 
-def gates(questions: Sequence[Question]) -> Iterator[str]:
+def _gates(failed: Sequence[Answered], layer: Recurrent) -> Iterator[str]:
     """The gates of which a wrong value would explain every failed question of one step, all others being right."""
-    cell = questions[0].case.layer.cell  # type: ignore[attr-defined]
-    if len(cell.gates) == 1:
+    gates = layer.cell.gates
+    single = [question for question in failed if _one_step(question)]
+    if len(gates) == 1 or not single:
         return
-    single = [q for q in questions if q.failed and q.case.timesteps == q.case.calls == 1 and q.case.mask is None]
-    single = [q for q in single if q.finding.answers[0].outputs]
-    if not single:
-        return
-    could = [gate for n, gate in enumerate(cell.gates) if all(reaches(question, n) for question in single)]
-    if 0 < len(could) < len(cell.gates):
+    could = [gate for n, gate in enumerate(gates) if all(_reaches(question, n) for question in single)]
+    if 0 < len(could) < len(gates):
         yield f"a wrong gate {' or '.join(could)} alone would explain the questions of one step; the others would not"
 
 
-def reaches(question: Question, gate: int) -> bool:
+def _one_step(question: Answered) -> bool:
+    case = question.case
+    return case.timesteps == case.calls == 1 and case.mask is None and bool(question.finding.answers[0].outputs)
+
+
+def _reaches(question: Answered, gate: int) -> bool:
     """Whether some pre-activation of that gate gives what the candidate put out, everywhere."""
-    case = widened(question.case)
-    cell = case.layer.cell  # type: ignore[attr-defined]
-    states = case.start
+    case, outputs = widened(question.case), question.finding.answers[0].outputs
+    assert isinstance(case.layer, Recurrent)
+    assert outputs
+    cell = case.layer.cell
     p = cell.project(case.at(0))
     block = slice(gate * cell.units, (gate + 1) * cell.units)
     values = []
-    for shift in (0.0, *np.geomspace(0.01, 40, 24), *-np.geomspace(0.01, 40, 24)):
+    for shift in SHIFTS:
         moved = p.copy()
         moved[:, block] += shift
-        values.append(cell.update(moved, *states)[0])
-    got = question.finding.answers[0].outputs[0].reshape(values[0].shape).astype(np.float64)  # type: ignore[index]
-    slack = 1e-5 * max(1.0, float(np.abs(values[0]).max()))
+        values.append(cell.update(moved, *case.start)[0])
+    right = values[0]
+    got = outputs[0].reshape(right.shape).astype(np.float64)
+    slack = 1e-5 * max(1.0, float(np.abs(right).max()))
     return bool(np.all((got >= np.min(values, axis=0) - slack) & (got <= np.max(values, axis=0) + slack)))

@@ -28,12 +28,13 @@ from parity.cases.grid import grid
 from parity.cases.probes import probes
 from parity.checking.asking import again
 from parity.errors import CandidateError
-from parity.explaining.causes import Key, computed, diagnose, differ, widened
-from parity.explaining.causes import Question as Asked
+from parity.explaining.causes import diagnose
+from parity.explaining.functions import computed, differ, widened
 from parity.explaining.weights_in_effect import in_effect
 from parity.judging.findings import Finding, Tolerance
 from parity.judging.judge import Asker, examine, judge_answer
 from parity.mistakes.catalogue import MISTAKES
+from parity.mistakes.wrong_cases import Key, WrongCases
 from parity.scoring import peers
 from rnn_scratch.layers import Recurrent
 
@@ -81,10 +82,10 @@ class Wrong(Function):
         return Answer(computed(self.wrong(case))[0])
 
     def wrong(self, case: Case) -> Case:
-        return Asked(Finding(case)).composed(self.key) or case
+        return WrongCases(case).composed(self.key) or case
 
     def converse(self, case: Case) -> list[Answer]:
-        wrong = Asked(Finding(case)).composed(self.key)
+        wrong = WrongCases(case).composed(self.key)
         if wrong is None and not case.layer.stateful:
             return [self.ask(case.call(n)) for n in range(case.calls)]
         return [Answer(results) for results in computed(wrong or case)]
@@ -371,7 +372,7 @@ def pairs(score: Score, cases: Sequence[Case], number: int, step: Callable[[str]
             computed(wrong)
         except (ValueError, IndexError, TypeError):  # two mistakes need not fit together
             continue
-        alone = [Asked(Finding(case)).composed([key]) or case for key in keys]
+        alone = [WrongCases(case).composed([key]) or case for key in keys]
         if not all(differ(wrong, one) for one in (case, *alone)):
             continue
         done += 1

@@ -1,0 +1,130 @@
+"""Questions with what was answered to them, to be held against the wrong Cases of the catalogue."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parity.candidates.functions import Answer
+from parity.cases.case import Case
+from parity.explaining.functions import computed
+from parity.judging.findings import Finding, Tolerance
+from parity.judging.judge import as_steps, last_dtype, rejudge
+from parity.mistakes.wrong_cases import WrongCases
+from parity.rounding.arithmetic import ARITHMETIC
+from rnn_scratch.base import Array
+from rnn_scratch.layers import Recurrent
+
+FEW = 4
+"""Rows that are enough to reject most of what is wrong."""
+
+FEW_STEPS = 3
+"""Steps within which plain arithmetic cannot go astray by more than rounding."""
+
+STRAYS = 1e4
+"""Units of rounding that no correct implementation is off by within three steps, whatever the order of its sums."""
+
+
+class Answered:
+    """A question and its answers. wrong: the wrong Cases for it."""
+
+    def __init__(self, finding: Finding) -> None:
+        self.finding = finding
+        self.case = finding.case
+        self.wrong = WrongCases(finding.case)
+
+    @cached_property
+    def failed(self) -> bool:
+        return self.finding.verdict == "FAIL"
+
+    @cached_property
+    def repeats(self) -> bool:
+        """Whether it is the same question again, and the same answer: that says nothing new."""
+        if self.case.calls == 1 or self.case.layer.stateful:
+            return False
+        first, *rest = (answer.outputs or () for answer in self.finding.answers)
+        return all(_same(first, outputs) for outputs in rest)
+
+    @property
+    def cost(self) -> float:
+        return float(self.case.size) * max(self.case.layer.units, 1)
+
+    @cached_property
+    def sequence(self) -> Array | None:
+        """What one recurrent layer put out at every step, (batch, timesteps, units) in the order of processing; None
+        where that was not seen."""
+        answer, layer = self.finding.answers[0], self.case.layer
+        if answer.sequence is not None:
+            return answer.sequence
+        whole = self.case.timesteps == 1 or (isinstance(layer, Recurrent) and layer.return_sequences)
+        return as_steps(answer.outputs[0]) if answer.outputs and whole else None
+
+    def against(self, case: Case) -> Finding:
+        """The answers judged as if that case had been asked."""
+        return rejudge(case, self.finding.answers, Tolerance())
+
+    def few(self) -> "Answered":
+        """Some of the rows, the first one that failed among them."""
+        case, first = self.case, self.finding.tally.first
+        if case.batch <= FEW or self.finding.wrong:  # an array that is missing or of another shape may lack the rows
+            return self
+        failed = [first["batch"]] if first else []
+        rows = np.unique([*failed, *np.linspace(0, case.batch - 1, FEW - len(failed)).astype(int)])
+        part = case.rows_at(rows)
+        answers = tuple(_rows_of(answer, rows) for answer in self.finding.answers)
+        # of one that passed it is known that every row did
+        finding = rejudge(part, answers, Tolerance()) if self.failed else self.finding
+        return Answered(replace(finding, case=part, answers=answers))
+
+    @cached_property
+    def early(self) -> int:
+        """Of how many first steps the outputs are seen before plain arithmetic can go astray by more than rounding."""
+        case = self.case
+        if case.calls > 1 or not self.finding.answers[0].outputs:
+            return 0
+        if case.timesteps <= FEW_STEPS:
+            return case.timesteps
+        shown = isinstance(case.layer, Recurrent) and case.layer.return_sequences
+        return FEW_STEPS if shown else 0
+
+    def strays(self, wrong: Case, least: float = 0.0) -> bool:
+        """Whether the first steps of the answers are by far more than rounding, and than `least`, from what the wrong
+        Case computes: plain arithmetic is then enough to reject it. Relative to numbers above 1."""
+        allowed = max(STRAYS * ARITHMETIC[last_dtype(wrong.layer).name].unit, least)
+        whole = self.case.timesteps <= FEW_STEPS
+        outputs = self.finding.answers[0].outputs or ()
+        for got, y in zip(outputs if whole else outputs[:1], computed(wrong)[0], strict=False):
+            if got.shape != y.shape:
+                return True
+            steps = slice(None) if whole else slice(FEW_STEPS)
+            if _farther(got[:, steps], y[:, steps], allowed):
+                return True
+        return False
+
+
+def answered(findings: Iterable[Finding]) -> list[Answered]:
+    """The questions that say anything, the failed ones first, the cheap ones first."""
+    every = [Answered(finding) for finding in findings if finding.answers and finding.verdict != "INCONCLUSIVE"]
+    return sorted(every, key=lambda one: (not one.failed, one.cost))
+
+
+def _same(a: tuple[Array, ...], b: tuple[Array, ...]) -> bool:
+    return len(a) == len(b) and all(np.array_equal(y, z, equal_nan=True) for y, z in zip(a, b, strict=True))
+
+
+def _farther(got: Array, y: Array, allowed: float) -> bool:
+    apart = np.abs(got.astype(np.float64) - y).max(initial=0)
+    return bool(apart > allowed * max(1.0, float(np.abs(y).max(initial=0))))  # False for NaN
+
+
+def _rows_of(answer: Answer, rows: NDArray[np.intp]) -> Answer:
+    """The answer for those rows alone."""
+    return replace(
+        answer,
+        outputs=None if answer.outputs is None else tuple(y[rows] for y in answer.outputs),
+        sequence=None if answer.sequence is None else answer.sequence[rows],
+        layers={name: y[rows] for name, y in answer.layers.items()},
+        sequences={name: y[rows] for name, y in answer.sequences.items()},
+    )
