@@ -2,20 +2,19 @@
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from parity.adapters.keras.library import missing
-from parity.adapters.keras.oracle import Installed
-from parity.candidates.functions import Candidate, Outputs, scratch
+from parity.candidates.functions import Candidate, scratch
 from parity.cases.case import Case
 from parity.checking.asked import Asked
 from parity.checking.asking import ask
 from parity.checking.conclusions import report_on
 from parity.errors import CandidateError, InputError, OracleError, ParityError
 from parity.given import making
-from parity.given.candidate import as_candidate
+from parity.given.candidate import as_candidate, candidate_of_file
 from parity.given.case import Inputs
 from parity.given.settings import Settings
 from parity.given.target import Target
@@ -131,15 +130,7 @@ def check_file(candidate: Any, path: str, **options: Any) -> Report:
     """
     settings = Settings.of(**options)
     golden = load(path)
-    asked: Candidate
-    if candidate is None:
-        asked = Installed() if golden.answers else as_candidate(scratch)
-    elif isinstance(candidate, Mapping):
-        ids = dict(enumerate(case.id for case in golden.cases))
-        asked = Outputs({ids[n]: value for n, value in candidate.items() if n in ids})
-    else:
-        asked = as_candidate(candidate, settings.timeout)
-    return _check_golden(asked, golden, settings)
+    return _check_golden(candidate_of_file(candidate, golden, settings.timeout), golden, settings)
 
 
 def _check_golden(candidate: Candidate, golden: Golden, settings: Settings) -> Report:

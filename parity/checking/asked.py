@@ -1,7 +1,7 @@
 """What was asked of a candidate, and what became of it: the record that is kept while asking and concluded from."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -73,15 +73,23 @@ class Asked:
 
     @property
     def findings(self) -> list[Finding]:
-        return [finding for result in self.results for finding in result.findings]
+        return findings_of(self.results)
+
+    def ever(self, so: Callable[[Case], bool]) -> bool:
+        """Whether that is so of a question that was judged."""
+        return any(map(so, self.cases))
 
     def by_kind(self) -> Iterator[list[Result]]:
         """The results, for each kind of layer by itself: a port is of one."""
         kinds = {finding.case.layer.kind: None for finding in self.findings}
         for kind in kinds:
-            own = ((result, of_kind(result, kind)) for result in self.results)
+            own = ((result, _of_kind(result, kind)) for result in self.results)
             yield [result._replace(findings=findings) for result, findings in own if findings]
 
 
-def of_kind(result: Result, kind: str) -> list[Finding]:
+def _of_kind(result: Result, kind: str) -> list[Finding]:
     return [finding for finding in result.findings if finding.case.layer.kind == kind]
+
+
+def findings_of(results: Iterable[Result]) -> list[Finding]:
+    return [finding for result in results for finding in result.findings]

@@ -1,6 +1,6 @@
 """What was found out about one case, as its CaseReport."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
@@ -9,17 +9,14 @@ from parity.checking.asked import Both
 from parity.judging.findings import Finding, Tally, Tolerance
 from parity.report.data import CaseReport, Divergence, LayerReport, Trace
 from parity.report.verdicts import VERDICTS
-from rnn_scratch import Sequential
+from rnn_scratch.models import Model
 
 
 def summarize(case: Case, questions: Sequence[Both], tolerance: Tolerance) -> CaseReport:
     """The report on a case: its own question comes first, then those that were asked beside it."""
     found = [both.candidate for both in questions]
     verdict = _worst_verdict(found)
-    total, keras = Tally(), Tally()
-    for both in questions:
-        total.merge(both.candidate.tally)
-        keras.merge(both.keras.tally)
+    total, keras = _merged(found), _merged([both.keras for both in questions])
     shown = _shown(found, verdict)
     tally = shown.tally if shown else Tally()
     where, detail = _part_of_interest(shown or found[0])
@@ -44,6 +41,13 @@ def summarize(case: Case, questions: Sequence[Both], tolerance: Tolerance) -> Ca
 
 def _worst_verdict(found: Sequence[Finding]) -> str:
     return min((finding.verdict for finding in found), key=VERDICTS.index)
+
+
+def _merged(found: Sequence[Finding]) -> Tally:
+    total = Tally()
+    for finding in found:
+        total.merge(finding.tally)
+    return total
 
 
 def _methods(found: Sequence[Finding]) -> tuple[str, ...]:
@@ -85,13 +89,14 @@ def _trace(case: Case, finding: Finding, where: str) -> Trace | None:
 
 def _layer_table(case: Case, found: Sequence[Finding]) -> Iterator[LayerReport]:
     """Of a model, each layer's worst verdict over all questions."""
-    if isinstance(case.layer, Sequential):
-        asked = [finding for finding in found if finding.parts]
-        yield from (_layer(name, layer.kind, asked) for name, layer in case.layer.parts.items())
+    if isinstance(case.layer, Model):
+        for name in case.layer.nodes:
+            yield _layer(case.layer, name, found)
 
 
-def _layer(name: str, kind: str, found: Sequence[Finding]) -> LayerReport:
+def _layer(model: Model, name: str, found: Sequence[Finding]) -> LayerReport:
     """A layer that was not seen goes with the next that was."""
+    kind = model.nodes[name].layer.kind
     own = [(finding, names) for finding in found for names in finding.parts if name in names]
     if not own:
         return LayerReport(name, kind, "not asked")
@@ -106,13 +111,25 @@ def _layer(name: str, kind: str, found: Sequence[Finding]) -> LayerReport:
         _worst_verdict(parts),
         worst=max(part.tally.worst for part in parts),
         method=_methods(parts),
-        inputs_differed=any(_differed_before(finding, names) for finding, names in apart),
+        inputs_differed=any(_fed_wrong(model, finding, names) for finding, names in apart),
     )
 
 
-def _differed_before(finding: Finding, names: tuple[str, ...]) -> bool:
-    before = list(finding.parts)[: list(finding.parts).index(names)]
-    return any(finding.parts[other].verdict == "FAIL" for other in before)
+def _fed_wrong(model: Model, finding: Finding, names: Collection[str]) -> bool:
+    """Whether something that feeds those layers, directly or not, was outside already."""
+    above = _feeding(model, names) - set(names)
+    return any(part.verdict == "FAIL" and not above.isdisjoint(others) for others, part in finding.parts.items())
+
+
+def _feeding(model: Model, names: Collection[str]) -> set[str]:
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        fed = model.nodes[waiting.pop()].inputs
+        new = [name for name in fed if name in model.nodes and name not in found]
+        found.update(new)
+        waiting += new
+    return found
 
 
 # --- in words ---

@@ -10,11 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from parity.candidates.functions import Answer, Outputs
 from parity.cases.case import Case
-from parity.checking.asked import Asked, Result
+from parity.checking.asked import Asked, Result, findings_of
 from parity.checking.case_report import describe
 from parity.errors import CandidateError
 from parity.explaining.blind_spots import adequacy
@@ -29,13 +28,13 @@ from parity.mistakes.changes import state_kept
 from parity.report import provenance
 from parity.report.data import Cause, Report
 from parity.rounding.arithmetic import NARROWER
-from rnn_scratch import Sequential
-from rnn_scratch.base import Layer
+from rnn_scratch.base import Array, Layer
+from rnn_scratch.models import Model
 
-BLIND = 2.0
+_BLIND = 2.0
 """Seconds that the search for blind spots may take in any case."""
 
-CASE_BY_CASE = 4.0
+_CASE_BY_CASE = 4.0
 """Seconds for the causes of single cases of the grid, where nothing explains all of them."""
 
 
@@ -43,7 +42,7 @@ def report_on(asked: Asked, versions: Mapping[str, str]) -> Report:
     """The Report on everything that was asked. versions: of what computed the expected outputs."""
     found = Report(
         tuple(result.report for result in asked.results),
-        tuple(not_asked(asked)),
+        tuple(_not_asked(asked)),
         {**provenance.environment(), **versions},
         strict=asked.settings.strict,
     )
@@ -87,21 +86,21 @@ def unsteady(answers: Sequence[Answer], allowed: float) -> str:
     return f"{told}: it keeps something between calls; nothing was asked after them"
 
 
-def shown(answer: Answer) -> Sequence[NDArray[np.floating]]:
+def shown(answer: Answer) -> Sequence[Array]:
     """The arrays that came back."""
     if answer.outputs:
         return answer.outputs
     return () if answer.sequence is None else (answer.sequence,)
 
 
-def distance(first: Sequence[NDArray[np.floating]], second: Sequence[NDArray[np.floating]]) -> float:
+def distance(first: Sequence[Array], second: Sequence[Array]) -> float:
     """The largest difference; infinite between arrays of other shapes, and where one is NaN or infinite alone."""
     if [a.shape for a in first] != [b.shape for b in second]:
         return math.inf
     return max((_apart(a, b) for a, b in zip(first, second, strict=True)), default=0.0)
 
 
-def _apart(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
+def _apart(a: Array, b: Array) -> float:
     with np.errstate(invalid="ignore"):
         same = (a == b) | (np.isnan(a) & np.isnan(b))
         apart = np.where(same, 0, np.abs(a - b))
@@ -115,7 +114,7 @@ def compatible(findings: Sequence[Finding], tolerance: Tolerance) -> str | None:
     single = [finding for finding in findings if finding.case.calls == 1]
     for name, arithmetic in NARROWER.items():
         found = [judge_answer(f.case, f.answers[0], tolerance, arithmetic) for f in single]
-        if found and all(finding.verdict == "PASS" for finding in found):
+        if {finding.verdict for finding in found} == {"PASS"}:
             worst = max(finding.tally.worst for finding in found)
             return f"compatible with {name} (largest {worst:.2g} radii), which is neither a pass nor a cause"
     return None
@@ -128,7 +127,7 @@ def _diagnosed(report: Report, asked: Asked) -> Report:
     causes: list[Cause] = []
     known: list[str] = []
     for results in asked.by_kind():
-        findings = [finding for result in results for finding in result.findings]
+        findings = findings_of(results)
         if not any(finding.verdict == "FAIL" for finding in findings):
             continue
         if asked.kept is not None:
@@ -173,7 +172,7 @@ def _case_by_case(results: Sequence[Result], only: str | None) -> tuple[Cause, .
     if len(failed) < 2:
         return ()
     failed.sort(key=lambda result: _size(result.findings[0].case))
-    deadline, looked = time.monotonic() + CASE_BY_CASE, 0
+    deadline, looked = time.monotonic() + _CASE_BY_CASE, 0
     found: dict[str, list[Cause]] = {}
     for result in failed:
         if time.monotonic() > deadline:
@@ -209,17 +208,16 @@ def _adequate(report: Report, asked: Asked) -> Report:
     only = asked.settings.only_mistake
     if only and not applies(only, asked.findings):
         return replace(report, known=(f"{only} does not apply here: it was not looked for",))
-    seconds = math.inf if asked.settings.strict else max(BLIND, (time.thread_time() - asked.began) / 2)
-    found = [
-        adequacy([finding for result in results for finding in result.findings], only, seconds)
-        for results in asked.by_kind()
-    ]
-    left = dict.fromkeys(name for part in found for name in part.left)
+    seconds = math.inf
+    if not asked.settings.strict:
+        seconds = max(_BLIND, (time.thread_time() - asked.began) / 2)
+    found = [adequacy(findings_of(results), only, seconds) for results in asked.by_kind()]
+    left = dict.fromkeys(itertools.chain.from_iterable(part.left for part in found))
     early = f"not looked for whether they would show, for want of time: {', '.join(left)} (--strict takes its time)"
     return replace(
         report,
-        blind=tuple(blind for part in found for blind in part.blind),
-        visible=tuple(name for part in found for name in part.visible),
+        blind=tuple(itertools.chain.from_iterable(part.blind for part in found)),
+        visible=tuple(itertools.chain.from_iterable(part.visible for part in found)),
         known=(early,) if left else (),
     )
 
@@ -227,7 +225,7 @@ def _adequate(report: Report, asked: Asked) -> Report:
 # --- what nobody asked ---
 
 
-def not_asked(asked: Asked) -> Iterator[str]:
+def _not_asked(asked: Asked) -> Iterator[str]:
     """What these questions could not have shown, because nobody put them."""
     for what, number in asked.skipped.items():
         yield f"{number} cases with {what}: the candidate has no such parameter"
@@ -238,27 +236,30 @@ def not_asked(asked: Asked) -> Iterator[str]:
     if _without_states(asked):
         yield "the final state, which was not among the outputs"
     yield from _unvaried(asked)
-    stateful = any(case.layer.stateful for case in asked.cases)
-    if stateful and not any(case.calls > 1 for case in asked.cases):
+    if asked.ever(_stateful) and not asked.ever(lambda case: case.calls > 1):
         yield "the state that a stateful layer keeps between calls"
     if asked.cases:
         yield f"more than {max(case.timesteps for case in asked.cases):,} timesteps"
         yield f"batches above {max(case.batch for case in asked.cases if not case.rows):,}"
 
 
+def _stateful(case: Case) -> bool:
+    return case.layer.stateful
+
+
 def _without_states(asked: Asked) -> bool:
     """Whether outputs were given alone, of a layer that returns its states too."""
     alone = isinstance(asked.candidate, Outputs) and asked.candidate.single
-    return alone and any(len(case.output_shapes) > 1 for case in asked.cases)
+    return alone and asked.ever(lambda case: len(case.output_shapes) > 1)
 
 
 def _unvaried(asked: Asked) -> Iterator[str]:
-    """Masks and states that no question had. A model gets its masks by its inputs, and starts from zeros."""
-    if any(isinstance(case.layer, Sequential) for case in asked.cases):
+    """Masks and states that no question had."""
+    # a model gets its masks by its inputs, and starts from zeros
+    if asked.ever(lambda case: isinstance(case.layer, Model)):
         return
-    masked = any(case.mask is not None for case in asked.cases)
-    if not masked and not any("mask" in what for what in asked.skipped):
+    skipped = " ".join(asked.skipped)
+    if "mask" not in skipped and not asked.ever(lambda case: case.mask is not None):
         yield "masks"
-    started = any(case.initial_state is not None for case in asked.cases)
-    if not started and not any("state" in what for what in asked.skipped):
+    if "state" not in skipped and not asked.ever(lambda case: case.initial_state is not None):
         yield "initial states other than zero"

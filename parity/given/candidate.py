@@ -5,15 +5,18 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
 from parity.adapters import torch
+from parity.adapters.keras.oracle import Installed
 from parity.candidates import programs
-from parity.candidates.functions import Candidate, Function, Outputs, StepFunction, parameters
+from parity.candidates.functions import Candidate, Function, Outputs, StepFunction, parameters, scratch
 from parity.candidates.weights import Weights
 from parity.errors import CandidateError
+from parity.golden.file import Golden
 from parity.terminal import briefly
 
 
@@ -23,15 +26,7 @@ def as_candidate(value: Any, seconds: float | None = None) -> Candidate:
     .onnx or .tflite file, weights in an .npz or .safetensors file. seconds: how long a program or graph may take for
     one question."""
     if isinstance(value, str | os.PathLike):
-        spec = os.fspath(value)
-        limit = programs.SECONDS if seconds is None else seconds
-        if spec.startswith("cmd:"):
-            return programs.Program(spec.removeprefix("cmd:"), limit)
-        if Path(spec).suffix.lower() in (".onnx", ".tflite"):
-            return programs.Graph(spec, limit)
-        if Path(spec).suffix.lower() in (".npz", ".safetensors"):
-            return Weights(spec)
-        value = load(spec)
+        return _named(os.fspath(value), programs.SECONDS if seconds is None else seconds)
     if hasattr(value, "ask") and hasattr(value, "converse"):
         made: Candidate = value
         return made
@@ -39,6 +34,7 @@ def as_candidate(value: Any, seconds: float | None = None) -> Candidate:
         raise CandidateError(
             f"candidate: expected a function or an object; {value.__name__} is a class: make one of it"
         )
+    # a module can be called as well: it comes before functions
     if torch.is_module(value):
         return torch.Module(value)
     if not callable(value):
@@ -47,7 +43,30 @@ def as_candidate(value: Any, seconds: float | None = None) -> Candidate:
     return StepFunction(value, names) if "state" in names else Function(value, names)
 
 
-def load(spec: str) -> Any:
+def candidate_of_file(value: Any, golden: Golden, seconds: float | None) -> Candidate:
+    """What the argument is beside a file of cases: outputs by the numbers of its cases, too; None for the Keras
+    installed here, or, where Keras's answers are not in the file, for rnn_scratch."""
+    if value is None:
+        return Installed() if golden.answers else as_candidate(scratch)
+    if isinstance(value, Mapping):
+        ids = {n: case.id for n, case in enumerate(golden.cases)}
+        return Outputs({ids[n]: outputs for n, outputs in value.items() if n in ids})
+    return as_candidate(value, seconds)
+
+
+def _named(spec: str, seconds: float) -> Candidate:
+    """What `--candidate` names."""
+    if spec.startswith("cmd:"):
+        return programs.Program(spec.removeprefix("cmd:"), seconds)
+    suffix = Path(spec).suffix.lower()
+    if suffix in (".onnx", ".tflite"):
+        return programs.Graph(spec, seconds)
+    if suffix in (".npz", ".safetensors"):
+        return Weights(spec)
+    return as_candidate(_load(spec))
+
+
+def _load(spec: str) -> Any:
     """`file.py:name` or `package.module:name` -> the object of that name. CandidateError says what is missing."""
     place, _, name = spec.rpartition(":")
     if not place or not name:
@@ -62,12 +81,16 @@ def load(spec: str) -> Any:
     for part in name.split("."):
         found = getattr(found, part, None)
     if found is None:
-        near = difflib.get_close_matches(name, [n for n, v in vars(module).items() if isinstance(v, FunctionType)])
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise CandidateError(f"--candidate: {place} has no {name!r}{hint}")
+        raise CandidateError(f"--candidate: {place} has no {name!r}{_nearest(name, module)}")
     if not callable(found):
         raise CandidateError(f"--candidate: expected a function; {spec} is a {type(found).__name__}")
     return found
+
+
+def _nearest(name: str, module: ModuleType) -> str:
+    functions = [known for known, value in vars(module).items() if isinstance(value, FunctionType)]
+    near = difflib.get_close_matches(name, functions)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def _module(place: str) -> ModuleType:
