@@ -24,7 +24,7 @@ from parity.terminal import console, printable, progress
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from parity.scoring.score import Score
+    from parity.scoring.counts import Score
 
 Options = dict[str, Any]
 """What was given on the command line, by name; None where nothing was."""

@@ -10,7 +10,7 @@ from parity.report.data import CaseReport, Report
 from parity.terminal import cell
 
 if TYPE_CHECKING:
-    from parity.scoring.score import Score
+    from parity.scoring.counts import Score
 
 
 def of_cases(report: Report) -> Table:

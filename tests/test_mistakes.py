@@ -21,7 +21,10 @@ from parity.given.candidate import as_candidate
 from parity.judging.findings import Tolerance
 from parity.judging.judge import examine
 from parity.mistakes.catalogue import MISTAKES
-from parity.scoring.score import DEFECTS, Function, Score, Wrong, findings, mistakes, questions
+from parity.scoring.asking import Function, Wrong, findings, questions
+from parity.scoring.counts import Score
+from parity.scoring.defects import DEFECTS
+from parity.scoring.mistakes import mistakes
 from rnn_scratch import GRU, LSTM, SimpleRNN
 
 IDS = [

@@ -6,17 +6,46 @@ from typing import Any
 
 import numpy as np
 
+from parity.kinds.cells import ELSEWHERE
+from parity.ports.layouts import KINDS, LAYOUTS
+from rnn_scratch.base import Array
 from rnn_scratch.layers import Recurrent
 
-Array = Any
-TORCH = {"simple_rnn": ("RNN", [0]), "lstm": ("LSTM", [0, 1, 2, 3]), "gru": ("GRU", [1, 0, 2])}
-ONNX = {"simple_rnn": ("RNN", [0]), "lstm": ("LSTM", [0, 3, 1, 2]), "gru": ("GRU", [0, 1, 2])}
+Peer = Callable[..., Array]
 
 
-def reordered(layer: Recurrent, order: list[int]) -> tuple[Array, ...]:
-    """Wx, Wh and both biases with the gates in that order."""
-    cell = layer.cell
-    rows = np.concatenate([np.arange(n * layer.units, (n + 1) * layer.units) for n in order])
+def of(layer: Recurrent, mask: Any = None, initial_state: Any = None) -> dict[str, Peer]:
+    """Those that compute it: in time order, from zeros, in float32. PyTorch has no GRU with reset_after=False."""
+    plain = mask is None and initial_state is None and not layer.go_backwards and not layer.return_state
+    if not (plain and layer.kind in ELSEWHERE and layer.dtype == np.float32 and _is_usual(layer)):
+        return {}
+    found = _installed()
+    if not layer.cell.settings.get("reset_after", True):
+        found.pop("torch", None)
+    return found
+
+
+def _is_usual(layer: Recurrent) -> bool:
+    settings = layer.cell.settings
+    gates = settings.get("recurrent_activation", "sigmoid")
+    return (settings["activation"], gates) == ("tanh", "sigmoid")
+
+
+def _installed() -> dict[str, Peer]:
+    """Those of the libraries that are there."""
+    found: dict[str, Peer] = {}
+    if importlib.util.find_spec("torch"):
+        found["torch"] = torch_layer
+    if importlib.util.find_spec("onnx") and importlib.util.find_spec("onnxruntime"):
+        found["onnxruntime"] = onnx_layer
+    return found
+
+
+def _reordered(layer: Recurrent, layout: str) -> tuple[Array, ...]:
+    """Wx, Wh and both biases with the gates in that layout's order."""
+    cell, u = layer.cell, layer.units
+    order = [KINDS[layer.kind].index(gate) for gate in LAYOUTS[layout].gates[layer.kind]]
+    rows = np.concatenate([np.arange(n * u, (n + 1) * u) for n in order])
     b, b_h = cell.b if cell.b.ndim == 2 else (cell.b, np.zeros_like(cell.b))
     return cell.Wx[rows], cell.Wh[rows], b[rows], b_h[rows]
 
@@ -24,13 +53,13 @@ def reordered(layer: Recurrent, order: list[int]) -> tuple[Array, ...]:
 def torch_layer(x: Array, layer: Recurrent) -> Array:
     import torch
 
-    name, order = TORCH[layer.kind]
-    module = getattr(torch.nn, name)(layer.cell.input_dim, layer.units, batch_first=True)
+    kind = getattr(torch.nn, ELSEWHERE[layer.kind].torch)
+    module = kind(layer.cell.input_dim, layer.units, batch_first=True)
     keys = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-    arrays = reordered(layer, order)
-    module.load_state_dict({key: torch.from_numpy(a.copy()) for key, a in zip(keys, arrays, strict=True)})
+    arrays = zip(keys, _reordered(layer, "torch"), strict=True)
+    module.load_state_dict({key: torch.from_numpy(array.copy()) for key, array in arrays})
     with torch.inference_mode():
-        y = module(torch.from_numpy(x))[0].numpy()
+        y: Array = module(torch.from_numpy(x))[0].numpy()
     return y if layer.return_sequences else y[:, -1]
 
 
@@ -38,8 +67,8 @@ def onnx_layer(x: Array, layer: Recurrent) -> Array:
     import onnx
     import onnxruntime
 
-    make, (name, order) = onnx.helper, ONNX[layer.kind]
-    Wx, Wh, b, b_h = reordered(layer, order)
+    make, name = onnx.helper, ELSEWHERE[layer.kind].onnx
+    Wx, Wh, b, b_h = _reordered(layer, "onnx")
     weights = {"W": Wx, "R": Wh, "B": np.concatenate([b, b_h])}
     options: dict[str, Any] = {"linear_before_reset": int(layer.cell.settings["reset_after"])} if name == "GRU" else {}
     graph = make.make_graph(
@@ -51,26 +80,6 @@ def onnx_layer(x: Array, layer: Recurrent) -> Array:
     )
     model = make.make_model(graph, opset_imports=[make.make_opsetid("", 21)], ir_version=10)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    y = session.run(None, {"x": np.ascontiguousarray(x.swapaxes(0, 1))})[0][:, 0].swapaxes(0, 1)
+    # time first is the only layout that ONNX Runtime's operators know
+    y: Array = session.run(None, {"x": np.ascontiguousarray(x.swapaxes(0, 1))})[0][:, 0].swapaxes(0, 1)
     return y if layer.return_sequences else y[:, -1]
-
-
-def installed() -> dict[str, Callable[..., Array]]:
-    """Those of the libraries that are there."""
-    peers = {"torch": torch_layer, "onnxruntime": onnx_layer}
-    needs = {"torch": ("torch",), "onnxruntime": ("onnx", "onnxruntime")}
-    return {
-        name: peer for name, peer in peers.items() if all(importlib.util.find_spec(module) for module in needs[name])
-    }
-
-
-def of(layer: Recurrent, mask: Array = None, initial_state: Array = None) -> dict[str, Callable[..., Array]]:
-    """Those that compute it: in time order, from zeros, in float32. PyTorch has no GRU with reset_after=False."""
-    plain = mask is None and initial_state is None and not layer.go_backwards and not layer.return_state
-    settings = layer.cell.settings
-    gates = settings.get("recurrent_activation", "sigmoid")
-    usual = layer.dtype == np.float32 and (settings["activation"], gates) == ("tanh", "sigmoid")
-    if not (plain and usual and layer.kind in TORCH):
-        return {}
-    before = not layer.cell.settings.get("reset_after", True)
-    return {name: peer for name, peer in installed().items() if not (before and name == "torch")}

@@ -1,0 +1,63 @@
+"""Two mistakes at once, which together are not the same function as any one."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from parity.cases.case import Case
+from parity.cases.drawing import generator
+from parity.explaining.causes import diagnose
+from parity.explaining.functions import computed, differ
+from parity.mistakes.catalogue import MISTAKES
+from parity.mistakes.wrong_cases import Key
+from parity.scoring.asking import Wrong, composed, findings
+from parity.scoring.counts import Score
+from parity.scoring.mistakes import variants
+from rnn_scratch.layers import Recurrent
+
+_SECONDS = 4
+"""For each diagnosis."""
+
+_TRIES = 20
+"""Pairs drawn for each that is wanted: many do not fit together, or one hides the other."""
+
+
+def pairs(score: Score, cases: Sequence[Case], number: int, step: Callable[[str], None]) -> None:
+    """So many of them: are they named?"""
+    step("pairs of mistakes")
+    rng = generator(0, "pairs")
+    suited = [case for case in cases if _is_suited(case)]
+    done = 0
+    for _ in range(_TRIES * number):
+        if done == number:
+            return
+        case = suited[int(rng.integers(len(suited)))]
+        pair = _drawn(case, rng)
+        if pair is None:
+            continue
+        done += 1
+        first, second = pair
+        ids = [cause.id for cause in diagnose(findings(Wrong(pair), case), seconds=_SECONDS).causes]
+        if not score.count("pairs of mistakes named", f"{first[0]} + {second[0]}" in ids):
+            score.misnamed.append(f"{first} + {second} in {case.id}: {', '.join(ids) or 'no cause'}")
+
+
+def _is_suited(case: Case) -> bool:
+    layer = case.layer
+    plain = isinstance(layer, Recurrent) and layer.return_sequences and layer.dtype == np.float32
+    return plain and "-normal" in case.id and 2 < layer.units <= 64 and case.timesteps > 2
+
+
+def _drawn(case: Case, rng: np.random.Generator) -> list[Key] | None:
+    """Two variants; None where they are of one mistake, do not fit together or are the same as one of all."""
+    keys = [key for key, wrong in variants(case) if wrong.calls == 1 and not MISTAKES[key[0]].drawn]
+    first, second = (keys[int(n)] for n in sorted(rng.choice(len(keys), 2, replace=False)))
+    if first[0] == second[0]:
+        return None
+    try:
+        wrong = Wrong([first, second]).wrong(case)
+        computed(wrong)
+    except (ValueError, IndexError, TypeError):  # two mistakes need not fit together
+        return None
+    others = [case, *(composed(case, [key]) or case for key in keys)]
+    return [first, second] if all(differ(wrong, other) for other in others) else None
