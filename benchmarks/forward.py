@@ -16,6 +16,8 @@ from common import KINDS, SHAPES, Array, Run, Shape, best_times, markdown, probl
 
 from parity import MissingExtraError, to_keras
 from parity.adapters.keras.library import muted_start
+from parity.kinds.cells import ELSEWHERE
+from parity.scoring.peers import reordered
 
 ROUNDS = 15
 SAME = 1e-4
@@ -43,27 +45,11 @@ def keras_xla(layer: Any, x: Array) -> Run:
     return tf_function(layer, x, jit_compile=True)
 
 
-TORCH = {"simple_rnn": ("RNN", (0,)), "lstm": ("LSTM", (0, 1, 2, 3)), "gru": ("GRU", (1, 0, 2))}
-"""The class, and its gates (i f g o; r z n) by their places among Keras's (i f c o; z r h)."""
-
-ONNX = {"simple_rnn": ("RNN", (0,)), "lstm": ("LSTM", (0, 3, 1, 2)), "gru": ("GRU", (0, 1, 2))}
-"""The operator, and its gates (i o f c; z r h) likewise."""
-
-
-def reordered(layer: Any, order: tuple[int, ...]) -> tuple[Array, Array, Array, Array]:
-    """Wx, Wh and both biases with the gates in that order."""
-    u = layer.units
-    rows = np.concatenate([np.arange(n * u, (n + 1) * u) for n in order])
-    b, b_h = layer.b if layer.b.ndim == 2 else (layer.b, np.zeros_like(layer.b))
-    return layer.Wx[rows], layer.Wh[rows], b[rows], b_h[rows]
-
-
 def torch_rnn(layer: Any, x: Array) -> Run:
     torch = importlib.import_module("torch")
-    name, order = TORCH[layer.kind]
-    rnn = getattr(torch.nn, name)(layer.input_dim, layer.units, batch_first=True).eval()
+    rnn = getattr(torch.nn, ELSEWHERE[layer.kind].torch)(layer.input_dim, layer.units, batch_first=True).eval()
     names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-    arrays = zip(names, reordered(layer, order), strict=True)
+    arrays = zip(names, reordered(layer, "torch"), strict=True)
     rnn.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in arrays})
     tensor = torch.from_numpy(x)
 
@@ -78,8 +64,8 @@ def onnx_rnn(layer: Any, x: Array) -> Run:
     """ONNX Runtime's operator on the CPU. It knows time-major arrays only, so the graph transposes x for it."""
     onnx, ort = importlib.import_module("onnx"), importlib.import_module("onnxruntime")
     helper, tensors = onnx.helper, onnx.numpy_helper
-    name, order = ONNX[layer.kind]
-    Wx, Wh, b, b_h = reordered(layer, order)
+    name = ELSEWHERE[layer.kind].onnx
+    Wx, Wh, b, b_h = reordered(layer, "onnx")
     weights = {"W": Wx, "R": Wh, "B": np.concatenate([b, b_h])}
     options = {"linear_before_reset": 1} if name == "GRU" else {}
     graph = helper.make_graph(

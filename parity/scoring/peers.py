@@ -41,7 +41,7 @@ def _installed() -> dict[str, Peer]:
     return found
 
 
-def _reordered(layer: Recurrent, layout: str) -> tuple[Array, ...]:
+def reordered(layer: Recurrent, layout: str) -> tuple[Array, ...]:
     """Wx, Wh and both biases with the gates in that layout's order."""
     cell, u = layer.cell, layer.units
     order = [KINDS[layer.kind].index(gate) for gate in LAYOUTS[layout].gates[layer.kind]]
@@ -56,7 +56,7 @@ def torch_layer(x: Array, layer: Recurrent) -> Array:
     kind = getattr(torch.nn, ELSEWHERE[layer.kind].torch)
     module = kind(layer.cell.input_dim, layer.units, batch_first=True)
     keys = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-    arrays = zip(keys, _reordered(layer, "torch"), strict=True)
+    arrays = zip(keys, reordered(layer, "torch"), strict=True)
     module.load_state_dict({key: torch.from_numpy(array.copy()) for key, array in arrays})
     with torch.inference_mode():
         y: Array = module(torch.from_numpy(x))[0].numpy()
@@ -68,7 +68,7 @@ def onnx_layer(x: Array, layer: Recurrent) -> Array:
     import onnxruntime
 
     make, name = onnx.helper, ELSEWHERE[layer.kind].onnx
-    Wx, Wh, b, b_h = _reordered(layer, "onnx")
+    Wx, Wh, b, b_h = reordered(layer, "onnx")
     weights = {"W": Wx, "R": Wh, "B": np.concatenate([b, b_h])}
     options: dict[str, Any] = {"linear_before_reset": int(layer.cell.settings["reset_after"])} if name == "GRU" else {}
     graph = make.make_graph(
