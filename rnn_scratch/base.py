@@ -5,7 +5,7 @@ A layer's `forward(x, mask, states)` is what it computes and no more, on arrays 
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeAlias, TypeVar
 
 import numpy as np
@@ -74,6 +74,11 @@ class Layer:
     def output_shapes(self, shape: Shape) -> tuple[Shape, ...]:
         """The shapes of what a call returns for x of that shape."""
         return (shape,)
+
+    def apart(self, outputs: Sequence[Array]) -> Mapping[str, tuple[Array, ...]] | None:
+        """What a call returned, as each part would have returned it by itself, in the part's own order of processing;
+        None where that cannot be told."""
+        return None
 
     @property
     def units(self) -> int:

@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self, Unpack
 
 import numpy as np
@@ -80,18 +80,19 @@ class Bidirectional(Layer):
                 return (f + b) * 0.5
         return f, b
 
-    def apart(self, outputs: Sequence[Array]) -> tuple[Array, Array, tuple[Array, ...]] | None:
-        """What a call returned as the output of each direction, in its own order of processing, and the states; None
-        where the merge does not keep the directions apart."""
+    def apart(self, outputs: Sequence[Array]) -> Mapping[str, tuple[Array, ...]] | None:
         if self.merge_mode is None:
             f, b, *states = outputs
         elif self.merge_mode == "concat":
             y, *states = outputs
-            units = self.directions[0].units
-            f, b = y[..., :units], y[..., units:]
+            f, b = y[..., : self.directions[0].units], y[..., self.directions[0].units :]
         else:
             return None
-        return f, self.turned(b), tuple(states)
+        return self._by_direction(f, b, states)
+
+    def _by_direction(self, f: Array, b: Array, states: Sequence[Array]) -> Mapping[str, tuple[Array, ...]]:
+        own = len(self.directions[0].state_units)
+        return {"forward": (f, *states[:own]), "backward": (self.turned(b), *states[own:])}
 
     def compute_mask(self, x: Values, mask: Mask | None) -> Mask | None:
         return mask if self.return_sequences else None

@@ -23,7 +23,7 @@ from parity.candidates.matching import Slot
 from parity.cases.case import Case
 from parity.errors import CandidateError, MissingExtraError
 from parity.given.candidate import as_candidate
-from parity.judging.judge import wrong_structure
+from parity.judging.structure import wrong_structure
 from parity.ports import c_source
 from parity.ports import formats as ports
 from parity.ports.layouts import LAYOUTS, pack

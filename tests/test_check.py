@@ -7,7 +7,7 @@ import pytest
 import parity
 from parity.adapters.keras import oracle as keras_oracle
 from parity.cases.case import Case
-from parity.judging import judge
+from parity.judging import proof
 
 
 def layer(units=5, input_dim=4, **settings):
@@ -150,7 +150,7 @@ def test_blocks_of_time_change_no_verdict(monkeypatch, mask):
     wrong = np.array(k(X, mask=steps))
     wrong[1, 4, 2] += 1e-3
     whole = parity.check(wrong, k, X, mask=steps)
-    monkeypatch.setattr(judge, "BLOCK", 1)
+    monkeypatch.setattr(proof, "BLOCK", 1)
     parts = parity.check(wrong, k, X, mask=steps)
     assert parts.worst == pytest.approx(whole.worst)
     assert parts.cases[0].rms == pytest.approx(whole.cases[0].rms)

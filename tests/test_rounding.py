@@ -26,7 +26,7 @@ from zoo import (
 )
 
 from parity.cases.drawing import make_mask
-from parity.judging import judge as judging
+from parity.judging import proof
 from parity.rounding import arithmetic, functions, magnitudes
 from parity.rounding.arithmetic import ARITHMETIC
 from parity.rounding.balls import Ball
@@ -238,12 +238,12 @@ def test_needs_the_rounding_of_a_copied_state(monkeypatch, sequences):
     x = inputs(layer)
     y, h = loop(wide_state(layer, np.float32), layer, x)
 
-    def exact(self, values):
-        return Ball(values.astype(np.float64), self.arithmetic, np.full(values.shape, self.arithmetic.tiny))
+    def exact(query, values):
+        return Ball(values.astype(np.float64), query.arithmetic, np.full(values.shape, query.arithmetic.tiny))
 
-    monkeypatch.setattr(judging.Judge, "or_computed", lambda self, state, computed: state)
+    monkeypatch.setattr(proof, "or_computed", lambda state, computed, walk: state)
     passes_only_with(
-        lambda: monkeypatch.setattr(judging.Judge, "copied", exact),
+        lambda: monkeypatch.setattr(proof, "copied", exact),
         lambda: judge((y.astype(np.float16), h), layer, x),
     )
 
@@ -257,7 +257,7 @@ def test_needs_the_step_of_a_state_computed_beside_the_output(monkeypatch):
     assert not np.array_equal(h, y[:, -1])
     layer.return_state = True
     passes_only_with(
-        lambda: monkeypatch.setattr(judging.Judge, "or_computed", lambda self, state, computed: state),
+        lambda: monkeypatch.setattr(proof, "or_computed", lambda state, computed, walk: state),
         lambda: judge((y, h), layer, x),
     )
 
@@ -449,16 +449,14 @@ def test_needs_to_see_that_a_sum_is_exact(monkeypatch, activation):
 
 def test_needs_the_initial_state_to_be_exact(monkeypatch):
     layer, x, h = lattice(activation="linear", return_sequences=True)
-    previous = judging.Judge.previous
+    previous = proof.previous_states
 
-    def inexact(self, *args):
-        before, relative = previous(self, *args)
-        return before, np.full_like(relative, self.arithmetic.unit)
+    def inexact(query, *args):
+        before, relative = previous(query, *args)
+        return before, np.full_like(relative, query.arithmetic.unit)
 
     y = nudged(layer(x, initial_state=h))
-    fails_only_with(
-        lambda: monkeypatch.setattr(judging.Judge, "previous", inexact), lambda: judge(y, layer, x, None, h)
-    )
+    fails_only_with(lambda: monkeypatch.setattr(proof, "previous_states", inexact), lambda: judge(y, layer, x, None, h))
 
 
 @pytest.mark.parametrize("activation", ["relu", "linear"])

@@ -15,7 +15,8 @@ from parity.checking.conclusions import compatible, disputed, distance, kept_sta
 from parity.errors import CandidateError, OracleError
 from parity.given.target import Target
 from parity.judging.findings import Finding, Tolerance
-from parity.judging.judge import Asker, examine, judge_answer
+from parity.judging.judge import examine, judge_answer
+from parity.judging.query import Asker
 from parity.mistakes.changes import state_kept
 from parity.report.data import CaseReport
 

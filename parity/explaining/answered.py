@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from parity.candidates.functions import Answer
 from parity.cases.case import Case
 from parity.explaining.functions import computed
+from parity.judging.compare import as_steps
 from parity.judging.findings import Finding, Tolerance
-from parity.judging.judge import as_steps, last_dtype, rejudge
+from parity.judging.judge import rejudge
+from parity.judging.query import last_dtype
 from parity.mistakes.wrong_cases import WrongCases
 from parity.rounding.arithmetic import ARITHMETIC
 from rnn_scratch.base import Array

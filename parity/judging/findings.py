@@ -164,6 +164,13 @@ class Finding:
             self.notes.append(f"first in layer {' + '.join(names)}")
         self.notes += part.notes
 
+    def add_call(self, call: "Finding", later: int) -> None:
+        """What one of several calls showed, so many steps after the first."""
+        self.proof.merge(call.proof, later)
+        self.evidence.merge(call.evidence, later)
+        self.method += [method for method in call.method if method not in self.method]
+        self.vacuous = self.vacuous or call.vacuous
+
     @property
     def verdict(self) -> str:
         if self.disputed:

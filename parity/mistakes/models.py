@@ -29,7 +29,7 @@ class _HalvesSwapped(Bidirectional):
     def merge(self, f: Values, b: Values) -> Values:
         return super().merge(b, f)
 
-    def apart(self, outputs: Sequence[Array]) -> tuple[Array, Array, tuple[Array, ...]] | None:
+    def apart(self, outputs: Sequence[Array]) -> Mapping[str, tuple[Array, ...]] | None:
         units = self.directions[1].units
         if self.merge_mode == "concat":
             y, *states = outputs
@@ -37,7 +37,7 @@ class _HalvesSwapped(Bidirectional):
         elif self.merge_mode is not None:
             return None
         b, f, *states = outputs
-        return f, self.turned(b), tuple(states)
+        return self._by_direction(f, b, states)
 
     def output_shapes(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
         shapes = super().output_shapes(shape)

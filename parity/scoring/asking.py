@@ -12,7 +12,8 @@ from parity.checking.asking import again
 from parity.errors import CandidateError
 from parity.explaining.functions import computed
 from parity.judging.findings import Finding, Tolerance
-from parity.judging.judge import Asker, examine, judge_answer
+from parity.judging.judge import examine, judge_answer
+from parity.judging.query import Asker
 from parity.mistakes.wrong_cases import Key, WrongCases
 from rnn_scratch.base import Array
 from rnn_scratch.layers import Recurrent
