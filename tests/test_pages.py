@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+import types
 from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -15,13 +16,13 @@ import numpy as np
 import pytest
 from helpers import forward, pair
 
-from parity import MissingExtraError, check, cli
+from parity import MissingExtraError, check, cli, pytest_plugin
 from parity.judging.findings import WORST, Tally
 from parity.judging.trace import PIECES, POINTS, Course
 from parity.report.data import Blind, CaseReport, Cause, Divergence, LayerReport, Report, Trace
 from parity.report.html import SHORT
 from parity.report.merging import merged
-from parity.report.pages import FORMATS, renderer
+from parity.report.pages import FORMATS, Format, opened, renderer
 from parity.report.picture import decades, picture, ticks
 from parity.report.selection import MOST
 
@@ -402,6 +403,23 @@ def test_a_library_that_is_missing_is_said_before_the_check(run, monkeypatch, fo
     status, _, err = run(f"--{form}", "page")
     assert status == 2
     assert err.startswith(f"ERROR  --{form}: expected {library} to be installed")
+
+
+def test_a_format_is_a_row_of_the_table_and_a_module(tmp_path, monkeypatch):
+    plain = types.ModuleType("parity.report.plain")
+    plain.to_plain = lambda report: f"in plain words: {report.verdict}"
+    monkeypatch.setitem(sys.modules, plain.__name__, plain)
+    monkeypatch.setitem(FORMATS, "plain", Format("plain", ".txt", "In plain words."))
+    with opened("plain", str(tmp_path / "report.txt"), "--plain") as write:
+        write(Report((case("a"),)))
+    assert (tmp_path / "report.txt").read_text() == "in plain words: PASS"
+    assert pytest_plugin._forms()[".txt"] == "plain"
+
+
+def test_every_format_has_its_module_and_a_suffix_of_its_own():
+    for name in FORMATS:
+        assert renderer(name).__name__ == f"to_{name}"
+    assert len({form.suffix for form in FORMATS.values()}) == len(FORMATS)
 
 
 def test_verbose_has_the_layers_and_no_markup_of_theirs(capsys):

@@ -106,7 +106,7 @@ def proof(report: "Report") -> str:
         return ""
     decisive = [case for case in report.cases if case.verdict == report.verdict]
     proved = sum(case.proved for case in decisive)
-    others = ", ".join(_evidence(case for case in decisive if not case.proved))
+    others = _evidence(decisive)
     if not proved:
         return f"not proved: {others} evidence" if others else "not proved"
     share = "" if len(decisive) == 1 else f" in {proved} of {len(decisive)} cases"
@@ -114,9 +114,13 @@ def proof(report: "Report") -> str:
     return f"proved{share}, {ASSUMED}{rest}"
 
 
-def _evidence(cases: Iterable["CaseReport"]) -> list[str]:
-    """The methods of those cases that prove nothing."""
-    return sorted({method for case in cases for method in case.method} - PROVING)
+def _evidence(cases: Iterable["CaseReport"]) -> str:
+    """The methods that prove nothing, of those cases that are not proved."""
+    found = set[str]()
+    for case in cases:
+        if not case.proved:
+            found.update(case.method)
+    return ", ".join(sorted(found - PROVING))
 
 
 def worst_lines(report: "Report") -> list[str]:

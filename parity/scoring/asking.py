@@ -47,18 +47,13 @@ class Wrong(Function):
         return Answer(computed(self.wrong(case))[0])
 
     def wrong(self, case: Case) -> Case:
-        return composed(case, self.key) or case
+        return WrongCases(case).composed(self.key) or case
 
     def converse(self, case: Case) -> list[Answer]:
-        wrong = composed(case, self.key)
+        wrong = WrongCases(case).composed(self.key)
         if wrong is None and not case.layer.stateful:
             return [self.ask(case.call(n)) for n in range(case.calls)]
         return [Answer(results) for results in computed(wrong or case)]
-
-
-def composed(case: Case, key: Sequence[Key]) -> Case | None:
-    """The wrong case of those mistakes together; None where they change nothing."""
-    return WrongCases(case).composed(key)
 
 
 def questions(case: Case, takes: frozenset[str], thorough: bool = False) -> Iterator[Case]:

@@ -35,12 +35,18 @@ def outside(score: Score, cases: Sequence[Case], step: Callable[[str], None]) ->
 def _chosen(cases: Sequence[Case]) -> list[Case]:
     """Of 8 units and 10 time steps or more; else the first few that have room for a defect at all."""
     suited = [case for case in cases if _is_suited(case)]
-    chosen = [c for c in suited if c.layer.units == 8 and c.id.endswith("normal") and c.timesteps >= 10]
-    return chosen or [c for c in suited if c.layer.units >= 3 and c.timesteps >= 3][:3]
+    if chosen := [case for case in suited if _is_typical(case)]:
+        return chosen
+    roomy = [case for case in suited if case.layer.units >= 3 and case.timesteps >= 3]
+    return roomy[:3]
 
 
 def _is_suited(case: Case) -> bool:
     return isinstance(case.layer, Recurrent) and "seq-tanh-normal" in case.id and case.mask is None
+
+
+def _is_typical(case: Case) -> bool:
+    return case.layer.units == 8 and case.id.endswith("normal") and case.timesteps >= 10
 
 
 # --- what a defect changes ---

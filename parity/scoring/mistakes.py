@@ -1,7 +1,7 @@
 """The catalogue's mistakes: every one in every case that it applies to. How many are caught, how many named?"""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -44,6 +44,11 @@ def mistakes(score: Score, cases: Sequence[Case], step: Callable[[str], None]) -
                 named[which] += 1
                 _naming(score, key, case)
             baseline(score, case, wrong)
+    _count_kinds(score, seen)
+
+
+def _count_kinds(score: Score, seen: Mapping[tuple[str, ...], int]) -> None:
+    """Whether some case sees a mistake at all, for each kind of layer and variant."""
     for what, number in seen.items():
         if not score.count("mistakes seen by some case of the grid, of all kinds of layer and variants", number > 0):
             score.missed.append(f"{' '.join(what)}: by no case")

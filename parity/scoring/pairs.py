@@ -9,8 +9,8 @@ from parity.cases.drawing import generator
 from parity.explaining.causes import diagnose
 from parity.explaining.functions import computed, differ
 from parity.mistakes.catalogue import MISTAKES
-from parity.mistakes.wrong_cases import Key
-from parity.scoring.asking import Wrong, composed, findings
+from parity.mistakes.wrong_cases import Key, WrongCases
+from parity.scoring.asking import Wrong, findings
 from parity.scoring.counts import Score
 from parity.scoring.mistakes import variants
 from rnn_scratch.layers import Recurrent
@@ -51,13 +51,21 @@ def _is_suited(case: Case) -> bool:
 def _drawn(case: Case, rng: np.random.Generator) -> list[Key] | None:
     """Two variants; None where they are of one mistake, do not fit together or are the same as one of all."""
     keys = [key for key, wrong in variants(case) if wrong.calls == 1 and not MISTAKES[key[0]].drawn]
-    first, second = (keys[int(n)] for n in sorted(rng.choice(len(keys), 2, replace=False)))
-    if first[0] == second[0]:
+    pair = [keys[int(n)] for n in sorted(rng.choice(len(keys), 2, replace=False))]
+    if pair[0][0] == pair[1][0]:
         return None
+    wrong = _fitting(case, pair)
+    if wrong is None:
+        return None
+    alone = [WrongCases(case).composed([key]) or case for key in keys]
+    return pair if all(differ(wrong, other) for other in (case, *alone)) else None
+
+
+def _fitting(case: Case, pair: list[Key]) -> Case | None:
+    """The wrong case of both; None where it cannot be computed: two mistakes need not fit together."""
     try:
-        wrong = Wrong([first, second]).wrong(case)
+        wrong = Wrong(pair).wrong(case)
         computed(wrong)
-    except (ValueError, IndexError, TypeError):  # two mistakes need not fit together
+    except (ValueError, IndexError, TypeError):
         return None
-    others = [case, *(composed(case, [key]) or case for key in keys)]
-    return [first, second] if all(differ(wrong, other) for other in others) else None
+    return wrong
