@@ -63,9 +63,15 @@ class Answered:
         whole = self.case.timesteps == 1 or (isinstance(layer, Recurrent) and layer.return_sequences)
         return as_steps(answer.outputs[0]) if answer.outputs and whole else None
 
-    def against(self, case: Case) -> Finding:
+    def against(self, wrong: Case) -> Finding:
         """The answers judged as if that case had been asked."""
-        return rejudge(case, self.finding.answers, Tolerance())
+        return rejudge(wrong, self.finding.answers, Tolerance())
+
+    def rejects(self, wrong: Case) -> bool:
+        """Whether the answers are outside of what rounding makes of that case."""
+        return outside(self.against(wrong))
+
+    # --- what rejects most of what is wrong, at a tenth of the cost ---
 
     def few(self) -> "Answered":
         """Some of the rows, the first one that failed among them."""
@@ -73,10 +79,11 @@ class Answered:
         if case.batch <= FEW or self.finding.wrong:  # an array that is missing or of another shape may lack the rows
             return self
         failed = [first["batch"]] if first else []
-        rows = np.unique([*failed, *np.linspace(0, case.batch - 1, FEW - len(failed)).astype(int)])
+        others = np.linspace(0, case.batch - 1, FEW - len(failed)).astype(int)
+        rows = np.unique([*failed, *others])
         part = case.rows_at(rows)
         answers = tuple(_rows_of(answer, rows) for answer in self.finding.answers)
-        # of one that passed it is known that every row did
+        # of a question that passed it is known that every row did
         finding = rejudge(part, answers, Tolerance()) if self.failed else self.finding
         return Answered(replace(finding, case=part, answers=answers))
 
@@ -92,24 +99,27 @@ class Answered:
         return FEW_STEPS if shown else 0
 
     def strays(self, wrong: Case, least: float = 0.0) -> bool:
-        """Whether the first steps of the answers are by far more than rounding, and than `least`, from what the wrong
-        Case computes: plain arithmetic is then enough to reject it. Relative to numbers above 1."""
+        """Whether the first steps, where they are seen, are by far more than rounding, and than `least`, from what the
+        wrong Case computes in plain arithmetic. Relative to numbers above 1."""
+        if not self.early:
+            return False
         allowed = max(STRAYS * ARITHMETIC[last_dtype(wrong.layer).name].unit, least)
-        whole = self.case.timesteps <= FEW_STEPS
-        outputs = self.finding.answers[0].outputs or ()
-        for got, y in zip(outputs if whole else outputs[:1], computed(wrong)[0], strict=False):
-            if got.shape != y.shape:
-                return True
-            steps = slice(None) if whole else slice(FEW_STEPS)
-            if _farther(got[:, steps], y[:, steps], allowed):
-                return True
-        return False
+        outputs, steps = self.finding.answers[0].outputs or (), slice(None)
+        if self.early < self.case.timesteps:  # the states after it are of later steps
+            outputs, steps = outputs[:1], slice(self.early)
+        pairs = zip(outputs, computed(wrong)[0], strict=False)
+        return any(y.shape != z.shape or _farther(y[:, steps], z[:, steps], allowed) for y, z in pairs)
 
 
 def answered(findings: Iterable[Finding]) -> list[Answered]:
     """The questions that say anything, the failed ones first, the cheap ones first."""
     every = [Answered(finding) for finding in findings if finding.answers and finding.verdict != "INCONCLUSIVE"]
     return sorted(every, key=lambda one: (not one.failed, one.cost))
+
+
+def outside(finding: Finding) -> bool:
+    """Whether what was found is more than rounding, or samples say that it may be."""
+    return finding.verdict == "FAIL" or finding.evidence.worst > 1
 
 
 def _same(a: tuple[Array, ...], b: tuple[Array, ...]) -> bool:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,69 +31,75 @@ def adequacy(findings: Iterable[Finding], only: str | None = None, seconds: floa
     """The mistakes that these answers would not have shown; of each whether it is the same function with these weights,
     and why it does not show. seconds: of this thread's time."""
     deadline = Deadline(seconds, time.thread_time)
-    passed = _Passed([question for question in answered(findings) if not question.failed])
+    search = _Search([question for question in answered(findings) if not question.failed])
     mistakes = [mistake for mistake in MISTAKES.values() if mistake.common and only in (None, mistake.id)]
-    blind: list[Blind] = []
-    visible: list[str] = []
     for n, mistake in enumerate(mistakes):
         if deadline.passed:
-            return Adequacy(tuple(blind), tuple(visible), tuple(mistake.id for mistake in mistakes[n:]))
-        labels = passed.labels(mistake)
-        hidden = passed.hidden(mistake, labels)
-        if hidden:
-            blind.append(passed.blind(mistake, hidden))
-        elif labels:
-            visible.append(mistake.id)
-    return Adequacy(tuple(blind), tuple(visible))
+            return search.found(left=mistakes[n:])
+        search.look_for(mistake)
+    return search.found(left=[])
 
 
-class _Passed:
-    """Questions that passed. To try a mistake on all rows takes long. slices: a few rows of each, where most show
-    already; whole: those questions that have more."""
+class _Search:
+    """Over questions that passed.
 
-    def __init__(self, questions: list[Answered]) -> None:
+    To try a mistake on all rows takes long. slices: a few rows of each question, where most show already; whole: those
+    questions that have more.
+    """
+
+    def __init__(self, questions: Sequence[Answered]) -> None:
         self.questions = questions
         self.slices = [question.few() for question in questions]
         pairs = zip(questions, self.slices, strict=True)
         self.whole = [question for question, part in pairs if part is not question]
+        self.blind: list[Blind] = []
+        self.visible: list[str] = []
 
-    def labels(self, mistake: Mistake) -> list[str]:
-        """The variants of the mistake that change some question."""
-        first = self.questions if mistake.mixes_rows else self.slices
-        return list(dict.fromkeys(label for question in first for label in question.wrong[mistake.id]))
+    def found(self, left: Sequence[Mistake]) -> Adequacy:
+        ids = tuple(mistake.id for mistake in left)
+        return Adequacy(tuple(self.blind), tuple(self.visible), ids)
 
-    def hidden(self, mistake: Mistake, labels: list[str]) -> list[str]:
-        """Those variants of which every answer is within rounding."""
-        asked = self.questions if mistake.mixes_rows else [*self.slices, *self.whole]
-        return [label for label in labels if not any(_shows(question, mistake, label) for question in asked)]
+    def look_for(self, mistake: Mistake) -> None:
+        """Whether the mistake would have shown, if it applies at all."""
+        first, then = (self.questions, ()) if mistake.mixes_rows else (self.slices, self.whole)
+        labels = dict.fromkeys(label for question in first for label in question.wrong[mistake.id])
+        hidden = [label for label in labels if not _show([*first, *then], mistake, label)]
+        if hidden:
+            self.blind.append(self._most_telling(mistake, hidden))
+        elif labels:
+            self.visible.append(mistake.id)
 
-    def blind(self, mistake: Mistake, hidden: list[str]) -> Blind:
-        """What is told of variants that do not show: the first one that is another function, else the last."""
+    def _most_telling(self, mistake: Mistake, hidden: Sequence[str]) -> Blind:
+        """Of variants that do not show the first one that is another function, else the last."""
         for label in hidden:
-            found = self._blind(mistake, label)
-            if not found.same:
+            blind = self._blind(mistake, label)
+            if not blind.same:
                 break
-        return found
+        return blind
 
     def _blind(self, mistake: Mistake, label: str) -> Blind:
         applies = [question.case for question in self.questions if label in question.wrong[mistake.id]]
         same = not any(_visible_elsewhere(case, mistake, label) for case in applies[:3])
         why = mistake.hides(max(applies, key=lambda case: case.batch))
-        why = why or ("" if same else "it moves nothing by more than rounding may")
-        return Blind(mistake.id, mistake.what, why, same, label)
+        if not why and not same:
+            why = "it moves nothing by more than rounding may"
+        return Blind(mistake.id, mistake.what, why or "", same, label)
 
 
-def _shows(question: Answered, mistake: Mistake, label: str) -> bool:
-    wrong = question.wrong[mistake.id].get(label)
-    if wrong is None or (question.repeats and not wrong.layer.stateful):  # then the first call alone says as much
-        return False
-    if question.repeats and _moves_on(wrong):
-        return True
-    # as the balls would say, at a tenth of their cost
-    if question.early and question.strays(wrong, least=10 * question.finding.tally.widest):
-        return True
-    finding = question.against(wrong)
-    return finding.verdict == "FAIL" or finding.evidence.worst > 1
+def _show(questions: Iterable[Answered], mistake: Mistake, label: str) -> bool:
+    """Whether some answer is outside of rounding of that variant."""
+    for question in questions:
+        wrong = question.wrong[mistake.id].get(label)
+        if wrong is not None and _shows(question, wrong):
+            return True
+    return False
+
+
+def _shows(question: Answered, wrong: Case) -> bool:
+    if not question.repeats:
+        return question.strays(wrong, least=10 * question.finding.tally.widest) or question.rejects(wrong)
+    # the first call alone says as much of what keeps nothing
+    return wrong.layer.stateful and (_moves_on(wrong) or question.rejects(wrong))
 
 
 def _moves_on(wrong: Case) -> bool:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from parity.explaining.answered import Answered, answered
+from parity.explaining.answered import Answered, answered, outside
 from parity.explaining.deadline import Deadline
 from parity.explaining.functions import differ, richer
 from parity.judging.findings import Finding
@@ -45,10 +45,7 @@ def diagnose(findings: Iterable[Finding], only: str | None = None, seconds: floa
     found = suspects.single(only)
     if found or only:
         return Diagnosis(_named(questions, found))
-    seconds = SECONDS if seconds is None else seconds
-    if not seconds:
-        return Diagnosis(stopped=True)
-    return _pairs(suspects, Deadline(seconds, time.thread_time))
+    return _pairs(suspects, SECONDS if seconds is None else seconds)
 
 
 def applies(name: str, findings: Iterable[Finding]) -> bool:
@@ -56,7 +53,10 @@ def applies(name: str, findings: Iterable[Finding]) -> bool:
     return any(MISTAKES[name].variants(finding.case) for finding in findings)
 
 
-def _pairs(suspects: "_Suspects", deadline: Deadline) -> Diagnosis:
+def _pairs(suspects: "_Suspects", seconds: float) -> Diagnosis:
+    if not seconds:  # to rank the pairs takes time too
+        return Diagnosis(stopped=True)
+    deadline = Deadline(seconds, time.thread_time)
     pairs = suspects.pairs()
     found: Explained = {}
     for pair in pairs:
@@ -124,10 +124,10 @@ class _Suspects:
             wrong = question.wrong.composed(keys)
             if wrong is None and question.failed:
                 return None
-            if wrong is None:
+            if wrong is None:  # they change nothing there, and it passed
                 continue
             found = question.against(wrong)
-            if found.verdict == "FAIL" or found.evidence.worst > 1:
+            if outside(found):
                 return None
             decided |= question.failed and found.verdict == "PASS" and found.tally.count > 0
             largest = max(largest, found.tally.worst)
@@ -159,11 +159,11 @@ class _Suspects:
 
 def _named(questions: Sequence[Answered], explained: Explained) -> tuple[Cause, ...]:
     """The causes for a report, the variants of one mistake together."""
-    order = {name: n for n, name in enumerate(MISTAKES)}
     groups: dict[tuple[str, ...], Explained] = {}
-    for unsorted, largest in explained.items():
-        keys = tuple(sorted(unsorted, key=lambda key: order[key[0]]))
-        groups.setdefault(tuple(name for name, _ in keys), {})[keys] = largest
+    for keys, largest in explained.items():
+        ordered = _in_order(keys)
+        ids = tuple(name for name, _ in ordered)
+        groups.setdefault(ids, {})[ordered] = largest
     causes = tuple(_cause(ids, variants) for ids, variants in groups.items())
     if len(causes) < 2:
         return causes
@@ -172,18 +172,28 @@ def _named(questions: Sequence[Answered], explained: Explained) -> tuple[Cause, 
     return tuple(replace(cause, apart=told) for cause in causes)
 
 
+def _in_order(keys: Keys) -> Keys:
+    """As in the catalogue."""
+    order = list(MISTAKES)
+    return tuple(sorted(keys, key=lambda key: order.index(key[0])))
+
+
 def _cause(ids: Sequence[str], variants: Explained) -> Cause:
     mistakes = [MISTAKES[name] for name in ids]
-    labels = (" and ".join(label for _, label in keys if label) for keys in variants)
-    sources = filter(None, (m.source for m in mistakes))
+    details = [_joined(" and ", (label for _, label in keys)) for keys in variants]
     return Cause(
         " + ".join(ids),
-        "; and ".join(m.what for m in mistakes),
-        "; and ".join(m.fix for m in mistakes),
-        ", ".join(sources),
-        detail=" or ".join(filter(None, labels)),
+        _joined("; and ", (mistake.what for mistake in mistakes)),
+        _joined("; and ", (mistake.fix for mistake in mistakes)),
+        _joined(", ", (mistake.source for mistake in mistakes)),
+        detail=_joined(" or ", details),
         largest=max(variants.values()),
     )
+
+
+def _joined(between: str, texts: Iterable[str]) -> str:
+    """Those that say something."""
+    return between.join(filter(None, texts))
 
 
 def _telling(questions: Sequence[Answered], first: Keys, second: Keys) -> str:

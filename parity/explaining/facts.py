@@ -12,6 +12,7 @@ from parity.explaining.functions import widened
 from parity.judging.findings import Finding, Tally, Tolerance
 from parity.judging.judge import judge_answer
 from rnn_scratch.base import Array
+from rnn_scratch.cells import Cell
 from rnn_scratch.layers import Recurrent
 
 Flags = NDArray[np.bool_]
@@ -35,15 +36,22 @@ def facts(findings: Sequence[Finding]) -> Iterator[str]:
     main = next((question for question in failed if question.finding is findings[0]), failed[-1])
     off = _residuals(main)
     yield from _where(main.case, off)
-    if not isinstance(main.case.layer, Recurrent):
-        return
-    if alone := _row_alone(failed):
+    if isinstance(main.case.layer, Recurrent):
+        yield from _why(questions, failed, main, off)
+
+
+def _why(
+    questions: Sequence[Answered], failed: Sequence[Answered], main: Answered, off: "_Off | None"
+) -> Iterator[str]:
+    """More of one recurrent layer. main: the question that off is of."""
+    alone = _row_alone(failed)
+    if alone:
         yield f"in every question the {alone} batch row alone is off: it is not treated as the others are"
         return
     yield from _paths(questions, off)
     yield from _correlated(main, off)
     yield from _single_weights(failed)
-    yield from _gates(failed, main.case.layer)
+    yield from _gates(failed)
 
 
 # --- where ---
@@ -71,21 +79,22 @@ class _Off:
 
 def _residuals(question: Answered | None) -> _Off | None:
     """The differences of one recurrent layer, each step from the candidate's own state, where it was judged so."""
-    if question is None or question.case.calls > 1 or question.finding.wrong:
+    if question is None or question.finding.wrong:
         return None
     case, kept = question.case, list[tuple[int, Array, Array]]()
-    if not isinstance(case.layer, Recurrent):
+    if case.calls > 1 or not isinstance(case.layer, Recurrent):
         return None
     found = judge_answer(case, question.finding.answers[0], Tolerance(), proof=Tally(kept=kept))
     if case.timesteps > 1 and not {"stepwise", "stepped"} & set(found.method):
         return None
     off = _joined(kept)
-    return off if off.differences.shape[1] == case.timesteps else None
+    return off if len(off.steps) == case.timesteps else None
 
 
 def _joined(kept: Sequence[tuple[int, Array, Array]]) -> _Off:
     """The pieces that a tally kept, each with its first step, along the steps."""
-    first = {at: piece for at, *piece in reversed(kept)}  # of a step that was judged again, what was seen at first
+    # of a step that was judged again, what was seen at first
+    first = {at: (differences, outside) for at, differences, outside in reversed(kept)}
     differences, outside = zip(*(first[at] for at in sorted(first)), strict=True)
     return _Off(np.concatenate(differences, axis=1), np.concatenate(outside, axis=1))
 
@@ -93,15 +102,16 @@ def _joined(kept: Sequence[tuple[int, Array, Array]]) -> _Off:
 def _where(case: Case, off: _Off | None) -> Iterator[str]:
     if off is None or not off.outside.any():
         return
-    rows, steps, units = off.rows, off.steps, off.units
     if case.timesteps > 1:
-        first = "wrong already" if steps[0] else "right"
-        which = "every step is" if steps.all() else f"of {len(steps)} steps {_listed('step', steps)}"
-        yield f"the first step is {first}; {which} off"
-    if not rows.all():
-        yield f"of {len(rows)} batch rows {_listed('row', rows)} off"
-    if not units.all():
-        yield f"of {len(units)} units {_listed('unit', units)} off"
+        first = "wrong already" if off.steps[0] else "right"
+        yield f"the first step is {first}; {_steps_off(off.steps)} off"
+    for what, name, bad in (("batch rows", "row", off.rows), ("units", "unit", off.units)):
+        if not bad.all():
+            yield f"of {len(bad)} {what} {_listed(name, bad)} off"
+
+
+def _steps_off(steps: Flags) -> str:
+    return "every step is" if steps.all() else f"of {len(steps)} steps {_listed('step', steps)}"
 
 
 def _listed(what: str, bad: Flags) -> str:
@@ -144,13 +154,13 @@ def _paths(questions: Sequence[Answered], seen: _Off | None) -> Iterator[str]:
 
 def _wrong_path(inputs: Answered | None, states: Answered | None) -> str | None:
     off = _residuals(inputs)
-    if off is not None and off.outside[-1].any():  # the row of zeros
+    zeros, units = (False, False) if off is None else (off.rows[-1], off.rows[:-1].any())
+    if zeros:
         return "the bias, or by what follows it (it is off for an input and a state of zeros)"
-    if off is not None and off.outside.any():
+    if units:
         return "the input (it is off for unit inputs)"
-    if states is not None and states.failed:
-        return "the recurrent path (it is off for unit states and an input of zeros)"
-    return None
+    recurrent = states is not None and states.failed
+    return "the recurrent path (it is off for unit states and an input of zeros)" if recurrent else None
 
 
 def _every_later_step(off: _Off | None) -> bool:
@@ -203,8 +213,8 @@ def _single_weights(failed: Sequence[Answered]) -> Iterator[str]:
     inputs, states = _probe(failed, "unit inputs"), _probe(failed, "unit states")
     off = _residuals(inputs)
     if inputs is not None and off is not None:
-        zeros = off.outside[-1, 0]  # the last row of the probe, which shows the bias alone
-        yield from _single_bias(off) if zeros.any() else _single_entry("Wx", off, inputs.case.at(0))
+        bias = off.outside[-1, 0].any()  # the last row of the probe is an input of zeros
+        yield from _single_bias(off) if bias else _single_entry("Wx", off, inputs.case.at(0))
     off = _residuals(states)
     if states is not None and off is not None:
         yield from _single_entry("Wh", off, states.case.start[0])
@@ -232,15 +242,20 @@ def _single_entry(matrix: str, off: _Off, given: Array) -> Iterator[str]:
 # --- which gate ---
 
 
-def _gates(failed: Sequence[Answered], layer: Recurrent) -> Iterator[str]:
+def _gates(failed: Sequence[Answered]) -> Iterator[str]:
     """The gates of which a wrong value would explain every failed question of one step, all others being right."""
-    gates = layer.cell.gates
     single = [question for question in failed if _one_step(question)]
-    if len(gates) == 1 or not single:
+    if not single:
         return
+    gates = _cell(single[0].case).gates
     could = [gate for n, gate in enumerate(gates) if all(_reaches(question, n) for question in single)]
     if 0 < len(could) < len(gates):
         yield f"a wrong gate {' or '.join(could)} alone would explain the questions of one step; the others would not"
+
+
+def _cell(case: Case) -> Cell:
+    assert isinstance(case.layer, Recurrent)
+    return case.layer.cell
 
 
 def _one_step(question: Answered) -> bool:
@@ -251,9 +266,8 @@ def _one_step(question: Answered) -> bool:
 def _reaches(question: Answered, gate: int) -> bool:
     """Whether some pre-activation of that gate gives what the candidate put out, everywhere."""
     case, outputs = widened(question.case), question.finding.answers[0].outputs
-    assert isinstance(case.layer, Recurrent)
     assert outputs
-    cell = case.layer.cell
+    cell = _cell(case)
     p = cell.project(case.at(0))
     block = slice(gate * cell.units, (gate + 1) * cell.units)
     values = []

@@ -42,9 +42,9 @@ def fitted(layer: Recurrent, questions: Sequence[Answered]) -> tuple[str, Array]
     data = [_taught(question) for question in questions if _usable(question, layer)]
     data.sort(key=lambda part: part.x.shape[1])  # a loop over time for every column costs most
     found = []
-    for name, array in sorted(layer.weights.items(), key=lambda item: item[1].size):
+    for name in sorted(layer.weights, key=lambda name: layer.weights[name].size):
         new = _fit(layer, name, data, deadline)
-        if new is not None and differing(new, array).any():
+        if new is not None and differing(new, layer.weights[name]).any():
             found.append((name, new))
     return found[0] if len(found) == 1 else None
 
@@ -103,10 +103,8 @@ def _fit(layer: Recurrent, name: str, data: Sequence[_Taught], deadline: Deadlin
     own, units = layer.weights[name].astype(np.float64), layer.units
     columns = own.size // units
     data = _enough(data, columns)
-    if columns > MOST_COLUMNS or not data:
-        return None
-    y = np.concatenate([part.y.reshape(-1, units) for part in data])
-    if len(y) < 1.25 * columns or not np.isfinite(y).all():
+    y = np.concatenate([np.zeros((0, units)), *(part.y.reshape(-1, units) for part in data)])
+    if columns > MOST_COLUMNS or len(y) < 1.25 * columns or not np.isfinite(y).all():
         return None
     across = 1 if name == "b" else own.shape[1]
 

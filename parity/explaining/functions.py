@@ -58,11 +58,17 @@ def richer(case: Case) -> Iterator[tuple[str, Case]]:
     rng = generator(0, f"{case.id} richer")
     plain = case.on(inputs_like(case, rng, 3, 7 * case.calls), initial_state=None, mask=None, rows=(), view=None)
     yield "more timesteps and rows" if case.calls == 1 else "other inputs", plain
-    if plain.numpy_floats and not 1 / 8 < (scale := _gentle(case)) < 8:  # saturated, or next to nothing
+    scale = _gentle(case) if plain.numpy_floats else 1.0
+    if not 1 / 8 < scale < 8:  # saturated, or next to nothing
         yield "inputs of another size", plain.mapped(lambda x: (x.astype(np.float64) * scale).astype(x.dtype))
-    if case.calls > 1:
-        return
-    states = tuple(rng.uniform(-1, 1, (3, units)).astype(case.layer.dtype) for units in case.layer.state_units)
+    if case.calls == 1:
+        yield from _masked_and_started(case, plain, rng)
+
+
+def _masked_and_started(case: Case, plain: Case, rng: np.random.Generator) -> Iterator[tuple[str, Case]]:
+    """With other masks and initial states, of a case that has any."""
+    drawn = (rng.uniform(-1, 1, (3, units)) for units in case.layer.state_units)
+    states = tuple(state.astype(case.layer.dtype) for state in drawn)
     if states and case.initial_state is not None:
         yield "an initial state", replace(plain, initial_state=states)
     if case.mask is not None:

@@ -69,10 +69,12 @@ class Recovered:
         return self.fit <= MOST_ROUNDINGS
 
     @property
-    def alone(self) -> str | None:
-        """The array that alone differs."""
+    def alone(self) -> tuple[str, Array] | None:
+        """The array that alone differs, and its name."""
         names = [name for name, apart in self.apart.items() if apart.any()]
-        return names[0] if len(names) == 1 and self.is_one else None
+        if len(names) != 1 or not self.is_one:
+            return None
+        return names[0], self.weights[names[0]]
 
     def lines(self) -> Iterator[str]:
         if not self.is_one:
@@ -88,15 +90,9 @@ def recover(layer: Recurrent, questions: Sequence[Answered]) -> Recovered | None
     cell = layer.cell
     if len(cell.gates) > 1 or cell.activation.name not in INVERSES or cell.dtype != np.float32:
         return None
-    A, Y = _equations(layer, questions)
-    if len(A) < 2 * A.shape[1]:
+    units = _units(*_equations(layer, questions), cell.activation.name)
+    if not units:
         return None
-    units = []
-    for y in Y.T:
-        unit = _solved(A, y, cell.activation.name)
-        if unit is None:
-            return None
-        units.append(unit)
     solved, errors = np.array([unit.row for unit in units]), np.array([unit.errors for unit in units])
     right = np.concatenate([cell.Wx, cell.Wh, cell.b[:, None]], axis=1).astype(np.float64)
     apart = np.abs(solved - right) > SIGNIFICANT * errors + 1e-6 * np.abs(right)
@@ -133,6 +129,19 @@ class _Unit:
     row: Array
     errors: Array
     fit: float
+
+
+def _units(A: Array, Y: Array, activation: str) -> list[_Unit]:
+    """Each unit by itself; none where one cannot be told."""
+    if len(A) < 2 * A.shape[1]:
+        return []
+    found = []
+    for y in Y.T:
+        unit = _solved(A, y, activation)
+        if unit is None:
+            return []
+        found.append(unit)
+    return found
 
 
 def _solved(A: Array, y: Array, activation: str) -> _Unit | None:

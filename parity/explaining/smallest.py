@@ -1,7 +1,7 @@
 """The smallest case that still fails: fewer steps, rows, units and features; weights, states and masks left out."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +17,9 @@ from rnn_scratch.base import Array
 from rnn_scratch.layers import Recurrent
 
 SECONDS = 1.0
+
+Way = Callable[[Case], Iterator[Case]]
+"""Smaller cases than the one given, the smallest first."""
 
 MOST_WEIGHTS = 32
 """Of an array of more no single weight is tried at zero."""
@@ -35,6 +38,16 @@ class _Search:
             return examine(self.candidate, case, self.tolerance).verdict == "FAIL"
         except (CandidateError, ValueError):
             return False
+
+    def smallest(self, case: Case, ways: Sequence[Way]) -> Case:
+        """The case made smaller in all those ways, over and over, until none makes it smaller."""
+        before = None
+        while case is not before and not self.deadline.passed:
+            before = case
+            case = self.fewest_steps(case)
+            for way in ways:
+                case = self.first(case, way(case))
+        return case
 
     def first(self, case: Case, smaller: Iterator[Case]) -> Case:
         """The first of the smaller cases that fails, or the case itself."""
@@ -66,16 +79,13 @@ def shrink(candidate: Candidate, case: Case, tolerance: Tolerance, seconds: floa
     Steps and rows always; units, features and weights where it takes `layer`, which must be one recurrent layer.
     """
     search = _Search(candidate, tolerance, Deadline(SECONDS if seconds is None else seconds))
-    ways: list[Callable[[Case], Iterator[Case]]] = [_fewer_rows, _without]
+    ways: list[Way] = [_fewer_rows, _without]
     if "layer" in candidate.takes and isinstance(case.layer, Recurrent):
         ways += [_fewer_units, _fewer_features, _zeroed]
-    small, before = case, None
-    while small is not before and not search.deadline.passed:
-        before = small
-        small = search.fewest_steps(small)
-        for way in ways:
-            small = search.first(small, way(small))
-    return small if small is case else replace(small, id=f"{case.id.partition(' / ')[0]} / smallest", rows=())
+    small = search.smallest(case, ways)
+    if small is case:
+        return case
+    return replace(small, id=f"{case.id.partition(' / ')[0]} / smallest", rows=())
 
 
 # --- smaller cases ---
@@ -133,9 +143,8 @@ def _zeroed(case: Case) -> Iterator[Case]:
         if array.any():
             yield replace(case, layer=_with_arrays(layer, {name: np.zeros_like(array)}))
     for name, array in layer.weights.items():
-        if array.size > MOST_WEIGHTS or np.count_nonzero(array) < 2:
-            continue
-        for at in np.argwhere(array):
+        few = array.size <= MOST_WEIGHTS and np.count_nonzero(array) > 1
+        for at in np.argwhere(array) if few else ():
             new = array.copy()
             new[tuple(at)] = 0
             yield replace(case, layer=_with_arrays(layer, {name: new}))

@@ -30,39 +30,57 @@ class InEffect:
 
 def in_effect(findings: Sequence[Finding]) -> InEffect:
     """What the candidate's own outputs say of its weights, for one recurrent layer."""
-    questions = [question for question in answered(findings) if not question.repeats]
-    layer = findings[0].case.layer
-    if not questions or any(question.finding.wrong for question in questions) or not isinstance(layer, Recurrent):
+    layer, questions = findings[0].case.layer, _readable(findings)
+    if not questions or not isinstance(layer, Recurrent):
         return InEffect()
     recovered = recover(layer, questions)
     if recovered is None:
-        found = fitted(layer, questions)
-        return InEffect() if found is None else _explaining(layer, questions, *found, lines=())
-    lines, name = tuple(recovered.lines()), recovered.alone
-    if name is None:
+        return _explaining(layer, questions, fitted(layer, questions), ())
+    return _explaining(layer, questions, recovered.alone, tuple(recovered.lines()))
+
+
+def _readable(findings: Sequence[Finding]) -> list[Answered]:
+    """The questions that say anything; none where arrays are missing or of other shapes."""
+    questions = [question for question in answered(findings) if not question.repeats]
+    return [] if any(question.finding.wrong for question in questions) else questions
+
+
+def _explaining(
+    layer: Recurrent, questions: Sequence[Answered], one: tuple[str, Array] | None, lines: Lines
+) -> InEffect:
+    """What one array, in place of the layer's own of that name, says of the answers. lines: what is known already."""
+    if one is None:
         return InEffect((), lines)
-    return _explaining(layer, questions, name, recovered.weights[name], lines)
-
-
-def _explaining(layer: Recurrent, questions: Sequence[Answered], name: str, array: Array, lines: Lines) -> InEffect:
-    """What that array, in place of the layer's own, says of the answers. lines: what is known of it already."""
+    name, array = one
     own = layer.weights[name]
-    mine = [question for question in questions if np.array_equal(question.case.layer.weights[name], own)]
     # one with `layer` may have its own array only where it should, or always
-    largest = _largest(questions, name, own, array)
-    if largest is None:
-        largest = _largest(questions, name, None, array)
-    if largest is not None and _is_stale(layer, name, array):
-        m = MISTAKES["stale-weights"]
-        return InEffect((Cause(m.id, m.what, m.fix, m.source, detail=name, largest=largest),), lines)
-    if largest is None:  # or make one of whatever it is given
-        largest = _largest(mine, name, own, array)
+    for instead_of in (own, None):
+        largest = _largest(questions, name, instead_of, array)
+        if largest is not None and _is_stale(layer, name, array):
+            return InEffect((_stale_weights(name, largest),), lines)
+        if largest is not None:
+            return InEffect((), _told(layer, name, array, largest, lines))
+    # or make one of whatever it is given
+    mine = [question for question in questions if np.array_equal(question.case.layer.weights[name], own)]
+    largest = _largest(mine, name, own, array)
     if largest is None:
         return InEffect((), lines)
-    right, found = _parts(layer, name, own), _parts(layer, name, array)
-    told = "; ".join(compared(part, found[part], right[part]) for part in found)
+    return InEffect((), _told(layer, name, array, largest, lines))
+
+
+def _stale_weights(name: str, largest: float) -> Cause:
+    m = MISTAKES["stale-weights"]
+    return Cause(m.id, m.what, m.fix, m.source, detail=name, largest=largest)
+
+
+def _told(layer: Recurrent, name: str, array: Array, largest: float, lines: Lines) -> Lines:
     within = f"with that {name} every answer is within rounding (largest {largest:.2g} radii)"
-    return InEffect((), (*(lines or (f"fitted: {told}",)), within))
+    if lines:
+        return (*lines, within)
+    right = _parts(layer, name, layer.weights[name])
+    parts = _parts(layer, name, array)
+    told = "; ".join(compared(part, found, right[part]) for part, found in parts.items())
+    return f"fitted: {told}", within
 
 
 def _is_stale(layer: Recurrent, name: str, array: Array) -> bool:
