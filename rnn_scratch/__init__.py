@@ -21,14 +21,15 @@
     y = layer(x)        # x (batch, timesteps, input_dim) -> y (batch, timesteps, units)
 
 Weights have one row a unit (and gate); Keras's kernel and recurrent kernel are their transposes. States start at zero.
-Beside these: Bidirectional, RNN (stacked cells), TimeDistributed, Masking, Dropout and
-Activation; and Model, a graph of layers, of which Sequential is the chain.
+Beside these: Bidirectional, RNN (stacked cells), TimeDistributed, BatchNormalization (in inference), Masking, Dropout
+and Activation; and Model, a graph of layers, of which Sequential is the chain.
 """
 
 from rnn_scratch.cells import GRUCell, LSTMCell, SimpleRNNCell
 from rnn_scratch.feedforward import Activation, Dense, Dropout, Embedding, Masking
 from rnn_scratch.layers import GRU, LSTM, SimpleRNN
 from rnn_scratch.models import Model, Node, Sequential
+from rnn_scratch.normalization import BatchNormalization
 from rnn_scratch.wrappers import RNN, Bidirectional, TimeDistributed
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "LSTM",
     "RNN",
     "Activation",
+    "BatchNormalization",
     "Bidirectional",
     "Dense",
     "Dropout",

@@ -16,9 +16,9 @@ Mask = NDArray[np.bool_]
 
 Values: TypeAlias = Any
 """An array, or what behaves like one: `parity` runs the same equations on balls, which is how it knows what rounding
-may do to them. An equation asks no more of it than `dot`, `+`, `-`, `*`, slices, `shape`, `dtype`, `astype`, `reshape`,
-NumPy's `where`, `stack`, `concatenate` and `zeros_like`, `through(activation)` and `blend(a, b)`. No type says that of
-both: NumPy's own operators promise an array of each."""
+may do to them. An equation asks no more of it than `dot`, `+`, `-`, `*`, `/`, slices, `shape`, `dtype`, `astype`,
+`reshape`, NumPy's `where`, `stack`, `concatenate` and `zeros_like`; `through(activation)`, `blend(a, b)` and `sqrt()`,
+which arrays have not. No type says that of both: NumPy's own operators promise an array of each."""
 
 States = tuple[Values, ...]
 
@@ -40,7 +40,7 @@ class Layer:
     inputs are called.
 
     arrays: the attributes that hold its own weights. matrices: those of them that are factors of products. tables:
-    those that are looked up.
+    those whose elements are values by themselves, looked up or combined with others one by one.
     """
 
     kind: str = "layer"
