@@ -10,7 +10,7 @@ from parity.cases.drawing import named_dtype
 from parity.kinds import registry
 from parity.kinds.registry import Array, Convert, KerasLayer
 from parity.ports import torch as torch_port
-from parity.ports.c_source import Source, applied
+from parity.ports.c_source import Rows, Source, applied
 from parity.ports.onnx_graph import Graph
 from rnn_scratch import Activation
 from rnn_scratch.layers import Layer
@@ -56,10 +56,11 @@ def torch(layer: Activation, library: ModuleType, state: Mapping[str, Any]) -> C
 
 
 @registry.c.register(Activation)
-def c(layer: Activation, source: Source, path: str, x: str, steps: str, target: str | None) -> tuple[str, str]:
+def c(layer: Activation, source: Source, path: str, x: Rows, target: str | None) -> Rows:
     width = source.width  # it has none of its own
     y = source.output(width, target)
+    value = applied(layer.activation.name, f"{x.name}[n]", layer.name)
     source.add(f"""
-    for (size_t n = 0; n < (size_t){steps} * {width}; n++)
-        {y}[n] = {applied(layer.activation.name, f"{x}[n]", layer.name)};""")
-    return y, steps
+    for (size_t n = 0; n < (size_t){x.steps} * {width}; n++)
+        {y}[n] = {value};""")
+    return Rows(y, x.steps)

@@ -11,7 +11,7 @@ from parity.kinds import registry
 from parity.kinds.recurrent import c_direction, expect_both_portable, onnx_node, torch_module
 from parity.kinds.registry import Array, Convert, KerasLayer
 from parity.ports.c_loop import Output
-from parity.ports.c_source import Source
+from parity.ports.c_source import Rows, Source
 from parity.ports.layouts import Layout
 from parity.ports.onnx_graph import Graph
 from rnn_scratch import Bidirectional
@@ -126,7 +126,7 @@ def torch(layer: Bidirectional, library: ModuleType, state: Mapping[str, Any]) -
 
 
 @registry.c.register(Bidirectional)
-def c(layer: Bidirectional, source: Source, path: str, x: str, steps: str, target: str | None) -> tuple[str, str]:
+def c(layer: Bidirectional, source: Source, path: str, x: Rows, target: str | None) -> Rows:
     y = source.output(layer.units, target)
     if layer.merge_mode is None:
         raise UnsupportedError(f"{layer.name}: the C port has one output; merge_mode=None has two")
@@ -134,10 +134,10 @@ def c(layer: Bidirectional, source: Source, path: str, x: str, steps: str, targe
     first, second = (dotted(path, name) for name in layer.parts)
     how = {"concat": "=", "mul": "*="}.get(layer.merge_mode, "+=")
     offset = forward.units if layer.merge_mode == "concat" else 0
-    c_direction(source, forward, first, x, Output(y, layer.units), backwards=False)
+    c_direction(source, forward, first, x.name, Output(y, layer.units), backwards=False)
     onto = Output(y, layer.units, offset, how, turned=True)
-    c_direction(source, backward, second, x, onto, backwards=True)
-    count = steps if layer.return_sequences else "1"
+    c_direction(source, backward, second, x.name, onto, backwards=True)
+    count = x.steps if layer.return_sequences else "1"
     if layer.merge_mode == "ave":
         source.add(f"    for (size_t n = 0; n < (size_t){count} * {layer.units}; n++)\n        {y}[n] *= 0.5f;")
-    return y, count
+    return Rows(y, count)

@@ -12,7 +12,7 @@ from parity.cases.drawing import draw_weight
 from parity.kinds import registry
 from parity.kinds.registry import Array, Arrays, Convert, KerasLayer
 from parity.ports import torch as torch_port
-from parity.ports.c_source import Source, applied, plain
+from parity.ports.c_source import Rows, Source, applied, plain
 from parity.ports.layouts import Layout, expect_arrays
 from parity.ports.onnx_graph import Graph
 from rnn_scratch import Dense
@@ -104,7 +104,7 @@ def torch(layer: Dense, library: ModuleType, state: Mapping[str, Any]) -> Callab
 
 
 @registry.c.register(Dense)
-def c(layer: Dense, source: Source, path: str, x: str, steps: str, target: str | None) -> tuple[str, str]:
+def c(layer: Dense, source: Source, path: str, x: Rows, target: str | None) -> Rows:
     u, d = layer.units, layer.input_dim
     y = source.output(u, target)
     kernel = source.array(f"{path}.kernel", np.ascontiguousarray(layer.W.T), "(input_dim, units), as Keras has it")
@@ -112,8 +112,8 @@ def c(layer: Dense, source: Source, path: str, x: str, steps: str, target: str |
     if layer.use_bias:
         start = source.array(f"{path}.bias", layer.b, "(units)") + "[k]"
     source.add(f"""
-    for (int t = 0; t < {steps}; t++) {{ /* {plain(path or layer.name)}: dense, {d} -> {u} */
-        const float *x_t = {x} + (size_t)t * {d};
+    for (int t = 0; t < {x.steps}; t++) {{ /* {plain(path or layer.name)}: dense, {d} -> {u} */
+        const float *x_t = {x.name} + (size_t)t * {d};
         float *z = {y} + (size_t)t * {u};
         for (int k = 0; k < {u}; k++)
             z[k] = {start};
@@ -122,7 +122,7 @@ def c(layer: Dense, source: Source, path: str, x: str, steps: str, target: str |
                 z[k] += {kernel}[j][k] * x_t[j];""")
     source.add(_c_activation(layer))
     source.add("    }")
-    return y, steps
+    return Rows(y, x.steps)
 
 
 def _c_activation(layer: Dense) -> str:

@@ -8,7 +8,7 @@ from parity.adapters.keras.precision import dtype_of
 from parity.cases.drawing import named_dtype
 from parity.kinds import registry
 from parity.kinds.registry import Array, Convert, KerasLayer
-from parity.ports.c_source import Source
+from parity.ports.c_source import Rows, Source
 from parity.ports.onnx_graph import Graph
 from rnn_scratch import Dropout
 from rnn_scratch.layers import Layer
@@ -60,8 +60,10 @@ def torch(layer: Dropout, library: ModuleType, state: Mapping[str, Any]) -> Call
 
 
 @registry.c.register(Dropout)
-def c(layer: Dropout, source: Source, path: str, x: str, steps: str, target: str | None) -> tuple[str, str]:
+def c(layer: Dropout, source: Source, path: str, x: Rows, target: str | None) -> Rows:
     if target is None:
-        return x, steps
-    source.add(f"    for (size_t n = 0; n < (size_t){steps} * {source.width}; n++)\n        {target}[n] = {x}[n];")
-    return target, steps
+        return x
+    source.add(f"""
+    for (size_t n = 0; n < (size_t){x.steps} * {source.width}; n++)
+        {target}[n] = {x.name}[n];""")
+    return Rows(target, x.steps)

@@ -12,7 +12,7 @@ from parity.cases.drawing import draw_weight
 from parity.errors import UnsupportedError
 from parity.kinds import registry
 from parity.kinds.registry import Array, Arrays, Convert, KerasLayer
-from parity.ports.c_source import Source, plain
+from parity.ports.c_source import Rows, Source, plain
 from parity.ports.layouts import Layout, expect_arrays
 from parity.ports.onnx_graph import Graph
 from rnn_scratch import Embedding
@@ -94,12 +94,12 @@ def torch(layer: Embedding, library: ModuleType, state: Mapping[str, Any]) -> Ca
 
 
 @registry.c.register(Embedding)
-def c(layer: Embedding, source: Source, path: str, x: str, steps: str, target: str | None) -> tuple[str, str]:
+def c(layer: Embedding, source: Source, path: str, x: Rows, target: str | None) -> Rows:
     width = layer.units
     y = source.output(width, target)
     table = source.array(f"{path}.E", layer.E, f"one row a token, {layer.E.shape}")
     source.add(f"""
-    for (int t = 0; t < {steps}; t++) /* {plain(layer.name)}: x holds token ids */
+    for (int t = 0; t < {x.steps}; t++) /* {plain(layer.name)}: x holds token ids */
         for (int n = 0; n < {width}; n++)
-            {y}[(size_t)t * {width} + n] = {table}[(int){x}[t]][n];""")
-    return y, steps
+            {y}[(size_t)t * {width} + n] = {table}[(int){x.name}[t]][n];""")
+    return Rows(y, x.steps)

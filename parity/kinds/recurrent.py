@@ -23,7 +23,7 @@ from parity.kinds.cells import ELSEWHERE
 from parity.kinds.registry import Array, Arrays, Convert, KerasLayer
 from parity.ports import c_loop
 from parity.ports.c_loop import Output
-from parity.ports.c_source import Source
+from parity.ports.c_source import Rows, Source
 from parity.ports.layouts import LAYOUTS, Layout, called, pack, unpack
 from parity.ports.onnx_graph import Graph
 from parity.ports.onnx_graph import activation as onnx_activation
@@ -315,10 +315,10 @@ def torch_module(
 
 
 @registry.c.register(SimpleRNN, LSTM, GRU)
-def c(layer: Recurrent, source: Source, path: str, x: str, steps: str, target: str | None) -> tuple[str, str]:
+def c(layer: Recurrent, source: Source, path: str, x: Rows, target: str | None) -> Rows:
     y = source.output(layer.units, target)
-    c_direction(source, layer, path, x, Output(y, layer.units), backwards=layer.go_backwards)
-    return y, steps if layer.return_sequences else "1"
+    c_direction(source, layer, path, x.name, Output(y, layer.units), backwards=layer.go_backwards)
+    return Rows(y, x.steps if layer.return_sequences else "1")
 
 
 def c_direction(source: Source, layer: Recurrent, path: str, x: str, output: Output, *, backwards: bool) -> None:

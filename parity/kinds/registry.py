@@ -21,7 +21,7 @@ from rnn_scratch.cells import Cell
 from rnn_scratch.layers import Layer
 
 if TYPE_CHECKING:
-    from parity.ports.c_source import Source
+    from parity.ports.c_source import Rows, Source
     from parity.ports.layouts import Layout
     from parity.ports.onnx_graph import Graph
 
@@ -243,7 +243,6 @@ def torch(layer: Layer, library: ModuleType, state: Mapping[str, Any]) -> Callab
 
 
 @_exactly
-def c(layer: Layer, source: "Source", path: str, x: str, steps: str, target: str | None) -> tuple[str, str]:
-    """Add the layer's C to the source: where its output is, and the number of its steps. x: where its input is. target:
-    where the output must be, if anywhere."""
+def c(layer: Layer, source: "Source", path: str, x: "Rows", target: str | None) -> "Rows":
+    """Add the layer's C to the source, x being its input: its output. target: where that must be, if anywhere."""
     raise NotImplementedError

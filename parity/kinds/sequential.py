@@ -6,7 +6,7 @@ from typing import Any
 
 from parity.kinds import registry
 from parity.kinds.registry import Array
-from parity.ports.c_source import Source
+from parity.ports.c_source import Rows, Source
 from parity.ports.onnx_graph import Graph
 from parity.ports.packing import below
 from rnn_scratch import Dropout, Sequential
@@ -60,13 +60,13 @@ def torch(layer: Model, library: ModuleType, state: Mapping[str, Any]) -> Callab
 
 
 @registry.c.register(Model, Sequential)
-def c(layer: Model, source: Source, path: str, x: str, steps: str, target: str | None) -> tuple[str, str]:
-    written = dict.fromkeys(layer.input_names, (x, steps))
+def c(layer: Model, source: Source, path: str, x: Rows, target: str | None) -> Rows:
+    written = dict.fromkeys(layer.input_names, x)
     writes = _writes(layer)
     for name, node in layer.nodes.items():
         (fed,) = node.inputs
         to = target if name == writes else None
-        written[name] = registry.c(node.layer, source, dotted(path, name), *written[fed], to)
+        written[name] = registry.c(node.layer, source, dotted(path, name), written[fed], to)
     (last,) = layer.output_names
     return written[last]
 

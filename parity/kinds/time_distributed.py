@@ -7,7 +7,7 @@ from typing import Any
 from parity.errors import UnsupportedError
 from parity.kinds import registry
 from parity.kinds.registry import Array, Convert, KerasLayer
-from parity.ports.c_source import Source
+from parity.ports.c_source import Rows, Source
 from parity.ports.onnx_graph import Graph
 from parity.ports.packing import below
 from rnn_scratch import TimeDistributed
@@ -70,5 +70,5 @@ def torch(layer: TimeDistributed, library: ModuleType, state: Mapping[str, Any])
 
 
 @registry.c.register(TimeDistributed)
-def c(layer: TimeDistributed, source: Source, path: str, x: str, steps: str, target: str | None) -> tuple[str, str]:
-    return registry.c(layer.layer, source, path, x, steps, target)
+def c(layer: TimeDistributed, source: Source, path: str, x: Rows, target: str | None) -> Rows:
+    return registry.c(layer.layer, source, path, x, target)

@@ -13,7 +13,7 @@ import numpy as np
 
 from parity.errors import MissingExtraError, UnsupportedError
 from parity.kinds import registry
-from parity.ports.c_source import Source, identifier, plain
+from parity.ports.c_source import Rows, Source, identifier, plain
 from parity.ports.interface import input_dim, takes_tokens
 from rnn_scratch.base import Array, Layer
 
@@ -26,10 +26,10 @@ def write(layer: Layer, arrays: Mapping[str, Array], manifest: Mapping[str, Any]
     name, tokens = identifier(layer.name), takes_tokens(layer)
     features = 1 if tokens else input_dim(layer)
     source = Source(name, features)
-    _, steps = registry.c(layer, source, "", "x", "timesteps", "y")
+    y = registry.c(layer, source, "", Rows("x", "timesteps"), "y")
     if not source.buffers:
         source.add("    (void)work;")
-    shape = f"(timesteps, {layer.units})" if steps == "timesteps" else f"({layer.units})"
+    shape = f"(timesteps, {layer.units})" if y.steps == "timesteps" else f"({layer.units})"
     guard = f"{name.upper()}_H"
     versions = json.dumps(manifest.get("versions", {}))
     lines = [

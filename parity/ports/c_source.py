@@ -1,6 +1,7 @@
 """The text of a C header as it is built: arrays, then the body of one function, and how C says an activation."""
 
 import re
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,6 +29,14 @@ def applied(name: str | None, value: str, owner: str) -> str:
     if (name or "linear") not in ACTIVATIONS:
         raise UnsupportedError(f"{owner}: the C port carries {', '.join(ACTIVATIONS)}; received {name}")
     return ACTIVATIONS[name or "linear"].format(value)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """An array as the function has it, one row a step. name: in C. steps: how many, as C says it."""
+
+    name: str
+    steps: str
 
 
 class Source:
