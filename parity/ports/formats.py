@@ -20,7 +20,7 @@ from parity.ports import c, onnx, torch
 from parity.ports.interface import leaves
 from parity.ports.layouts import Arrays, Layout, layout_named
 from parity.ports.manifest import MANIFEST, manifest
-from parity.ports.packing import packed, unpacked
+from parity.ports.packing import packed, weights_in
 from rnn_scratch.base import Array, Layer
 
 Writer = Callable[[Layer, Mapping[str, Array], Mapping[str, Any]], bytes]
@@ -79,7 +79,7 @@ def _expect_carried(layer: Layer, to: str, carries: registry.Open[..., Any]) -> 
 def _every_array(layer: Layer, to: str, layout: Layout) -> Arrays:
     arrays = packed(layer, layout)
     try:
-        unpacked(layer, layout, arrays)
+        weights_in(arrays, layer, layout)
     except InputError as error:
         raise UnsupportedError(f"{layer.name}: {to} cannot be written so that it is read back: {error}") from None
     return arrays

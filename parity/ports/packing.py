@@ -62,16 +62,21 @@ def packed(layer: Layer, layout: Layout) -> Arrays:
 
 def unpacked(layer: Layer, layout: Layout, arrays: Mapping[str, Array]) -> Layer:
     """The layer with the weights that stand in those arrays. InputError for one that is missing or does not fit."""
+    return layer.replace(**weights_in(arrays, layer, layout))
+
+
+def weights_in(arrays: Mapping[str, Array], layer: Layer, layout: Layout) -> Arrays:
+    """Every weight of the layer, by rnn_scratch's names; raises as `unpacked` does."""
     _expect_floats(arrays)
     own: Arrays = {}  # and not the layer's weights, which would stand in for whatever the arrays lack
     for entry in entries(layer, layout):
         found = registry.from_arrays(entry.layer, layout, below(entry.path, arrays), entry.suffix)
         for name, array in found.items():
-            own[dotted(entry.scratch_path, name)] = array.astype(entry.layer.dtype)
+            own[dotted(entry.scratch_path, name)] = array.astype(entry.layer.dtype, copy=False)
     missing = [name for name in layer.weights if name not in own]
     if missing:
         raise InputError(f"{layer.name}: expected every weight; there is no {', '.join(missing)} in {layout.name}")
-    return layer.replace(**own)
+    return own
 
 
 def _expect_floats(arrays: Mapping[str, Array]) -> None:
