@@ -43,15 +43,14 @@ class Run:
 def sent(made: Sequence["Report"], failed: str | None) -> bytes:
     """What a test has to say in the run's report. One that passed, or failed as it should, expected whatever was no
     PASS; one that failed and has only such is an ERROR. failed: the last line of why, None where it did not."""
+    harmless = [report for report in made if report.verdict == "PASS" or not report.cases]
     if failed is None:
-        kept = [report for report in made if report.verdict == "PASS" or not report.cases]
-    else:
-        kept = list(made)
-        if all(report.verdict == "PASS" or not report.cases for report in made):
-            from parity.report.provenance import unanswered
+        return pickle.dumps(harmless)
+    if len(harmless) < len(made):
+        return pickle.dumps(list(made))
+    from parity.report.provenance import unanswered
 
-            kept.append(unanswered("the test", f"failed without a verdict: {failed}"))
-    return pickle.dumps(kept)
+    return pickle.dumps([*made, unanswered("the test", f"failed without a verdict: {failed}")])
 
 
 def last_line(report: pytest.TestReport) -> str:

@@ -37,12 +37,12 @@ def of_checks(reports: Iterable[tuple[str, Report]]) -> Table:
     """A row for every check of a gate."""
     table = Table("check", "verdict", "largest, radii", "why")
     for name, report in reports:
-        row = name, report.verdict, _digits(report.worst), ", ".join(_why(report)[:MOST_REASONS])
+        row = name, report.verdict, _digits(report.worst), ", ".join(_why(report)[:_MOST_REASONS])
         table.add_row(*map(cell, row))
     return table
 
 
-MOST_REASONS = 4
+_MOST_REASONS = 4
 
 
 def _why(report: Report) -> list[str]:

@@ -85,6 +85,7 @@ def _causes(reports: _Named) -> Iterator[Cause]:
 
 def _blind(reports: _Named) -> Iterator[Blind]:
     every = [(name, blind) for name, report in reports for blind in report.blind]
+    # one mistake may be hidden by one thing here and by another there, which are then two blind spots
     for found in _alike(every, lambda blind: (blind.id, blind.detail, blind.why, blind.same)):
         _, first = found[0]
         yield replace(first, within=_whose(found))

@@ -86,6 +86,7 @@ def _envelope(trace: Trace, edges: list[float], scale: _Scale) -> str:
 
 def _line(trace: Trace, scale: _Scale) -> str:
     points = (f"{scale.x(t)} {scale.y(d)}" for t, d in zip(trace.timesteps, trace.differences, strict=True))
+    # h0: a line of one point has no length, and only then round ends
     return f'<path class="difference" d="M{"L".join(points)}h0"/>'
 
 

@@ -7,7 +7,7 @@ from parity.report import words
 from parity.report.data import Report
 from parity.report.verdicts import VERDICTS
 
-SHOWN = 20
+_SHOWN = 20
 """Cases told of a report of several."""
 
 
@@ -23,9 +23,9 @@ def _cases(report: Report) -> Iterator[str]:
         return
     bad = [case for case in report.cases if case.verdict != "PASS"]
     bad.sort(key=lambda case: VERDICTS.index(case.verdict))
-    yield from map(str, bad[:SHOWN])
-    if len(bad) > SHOWN:
-        yield f"... and {len(bad) - SHOWN} more"
+    yield from map(str, bad[:_SHOWN])
+    if len(bad) > _SHOWN:
+        yield f"... and {len(bad) - _SHOWN} more"
 
 
 def _summary(report: Report) -> Iterator[str]:

@@ -109,9 +109,13 @@ def proof(report: "Report") -> str:
     others = _evidence(decisive)
     if not proved:
         return f"not proved: {others} evidence" if others else "not proved"
-    share = "" if len(decisive) == 1 else f" in {proved} of {len(decisive)} cases"
-    rest = f"; evidence, not proof, in the others: {others}" if others else ""
-    return f"proved{share}, {ASSUMED}{rest}"
+    told = "proved"
+    if len(decisive) > 1:
+        told += f" in {proved} of {len(decisive)} cases"
+    told += f", {ASSUMED}"
+    if others:
+        told += f"; evidence, not proof, in the others: {others}"
+    return told
 
 
 def _evidence(cases: Iterable["CaseReport"]) -> str:
@@ -147,10 +151,12 @@ def cause_lines(cause: "Cause") -> list[str]:
 
 def why(report: "Report") -> list[str]:
     """What is known of a FAIL."""
-    lines = [line for cause in report.causes for line in cause_lines(cause)]
-    apart = next((cause.apart for cause in report.causes if cause.apart), "")
-    if apart:
-        lines.append(f"these causes explain the same answers: {apart}")
+    lines: list[str] = []
+    for cause in report.causes:
+        lines += cause_lines(cause)
+    apart = [cause.apart for cause in report.causes if cause.apart]
+    if apart:  # each of them says the same
+        lines.append(f"these causes explain the same answers: {apart[0]}")
     lines += report.known
     if report.smallest:
         lines.append(f"smallest case that fails: {report.smallest}")

@@ -49,10 +49,16 @@ def implementations(score: Score, cases: Sequence[Case], step: Callable[[str], N
         step(case.id)
         for implementation in (_keras(case), *_others(case)):
             _judge(score, implementation)
-        if case.calls == 1 and case.layer.dtype == np.float32:
-            single, double = computed(case)[0], _in_dtype(np.float64)(case)
-            for name, differs in verdicts(double, single).items():
-                score.count(f"{name}: correct evaluations accused", differs)
+        _baseline(score, case)
+
+
+def _baseline(score: Score, case: Case) -> None:
+    """Whom the usual comparisons accuse, where the precision is the only difference."""
+    if case.calls > 1 or case.layer.dtype != np.float32:
+        return
+    single, double = computed(case)[0], _in_dtype(np.float64)(case)
+    for name, differs in verdicts(double, single).items():
+        score.count(f"{name}: correct evaluations accused", differs)
 
 
 def _judge(score: Score, implementation: _Implementation) -> None:
@@ -106,6 +112,7 @@ def _turned(case: Case, order: Order) -> list[Array]:
     cell, u = layer.cell, layer.units
     rows, features = order(u), order(cell.input_dim)
     every = np.concatenate([n * u + rows for n in range(len(cell.gates))])
+    # the bias may have two rows, the input's and the recurrent one
     new = {"Wx": cell.Wx[every][:, features], "Wh": cell.Wh[every][:, rows], "b": cell.b[..., every]}
     other = layer.replace(**{name: new[name] for name in layer.weights})
     back = np.argsort(rows)

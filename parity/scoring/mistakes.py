@@ -87,6 +87,7 @@ def _apart(case: Case, wrong: Case) -> float:
         right = Function(lambda asked: computed(asked)[0])
         widest = judge_answer(case, right.ask(case), Tolerance()).tally.widest
     farthest = 0.0
+    # not strict: to return fewer results than the layer is a mistake, too
     for own, other in zip(computed(widened(case)), computed(widened(wrong)), strict=False):
         for y, z in zip(own, other, strict=False):
             farthest = max(farthest, _distance(y, z))

@@ -51,14 +51,15 @@ def _is_suited(case: Case) -> bool:
 def _drawn(case: Case, rng: np.random.Generator) -> list[Key] | None:
     """Two variants; None where they are of one mistake, do not fit together or are the same as one of all."""
     keys = [key for key, wrong in variants(case) if wrong.calls == 1 and not MISTAKES[key[0]].drawn]
-    pair = [keys[int(n)] for n in sorted(rng.choice(len(keys), 2, replace=False))]
-    if pair[0][0] == pair[1][0]:
+    drawn = rng.choice(len(keys), 2, replace=False)
+    # in the catalogue's order, in which the diagnosis names them
+    first, second = keys[min(drawn)], keys[max(drawn)]
+    if first[0] == second[0]:
         return None
-    wrong = _fitting(case, pair)
-    if wrong is None:
+    wrong = _fitting(case, [first, second])
+    if wrong is None or _is_single(case, wrong, keys):
         return None
-    alone = [WrongCases(case).composed([key]) or case for key in keys]
-    return pair if all(differ(wrong, other) for other in (case, *alone)) else None
+    return [first, second]
 
 
 def _fitting(case: Case, pair: list[Key]) -> Case | None:
@@ -69,3 +70,14 @@ def _fitting(case: Case, pair: list[Key]) -> Case | None:
     except (ValueError, IndexError, TypeError):
         return None
     return wrong
+
+
+def _is_single(case: Case, wrong: Case, keys: Sequence[Key]) -> bool:
+    """Whether it is the same function as a single mistake, or as none."""
+    if not differ(wrong, case):
+        return True
+    for key in keys:
+        alone = WrongCases(case).composed([key]) or case
+        if not differ(wrong, alone):
+            return True
+    return False

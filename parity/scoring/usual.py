@@ -31,6 +31,7 @@ def verdicts(right: Sequence[Array], other: Sequence[Array]) -> dict[str, bool]:
     found = {}
     for rtol, atol in _TOLERANCES:
         found[_name((rtol, atol))] = not np.allclose(b, a, rtol=rtol, atol=atol, equal_nan=True)
+    # the cosine of NaN is NaN, which is neither more nor less than any bound
     a, b = np.nan_to_num(a), np.nan_to_num(b)
     norm = np.linalg.norm(a) * np.linalg.norm(b)
     found[_COSINE_NAME] = not (norm > 0 and a @ b > _COSINE * norm)

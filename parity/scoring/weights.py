@@ -46,6 +46,7 @@ def _is_suited(case: Case) -> bool:
 def _spoilt(case: Case, rng: np.random.Generator, relative: float) -> Callable[[Case], Sequence[Array]]:
     """The layer with one of its weights off by so much, drawn for this case."""
     weights = case.layer.weights
+    # of an array of zeros nothing would be off by a part of itself
     name = rng.choice([name for name, array in weights.items() if array.any()])
     at = tuple(int(rng.integers(size)) for size in weights[name].shape)
 
