@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from parity.adapters.keras.library import missing
-from parity.candidates.functions import Candidate, scratch
+from parity.candidates.answer import Candidate
+from parity.candidates.functions import scratch
 from parity.cases.case import Case
 from parity.checking.asked import Asked
 from parity.checking.asking import ask

@@ -17,8 +17,8 @@ import onnx
 import pytest
 
 import parity
-from parity.candidates import matching, programs
-from parity.candidates.functions import Answer
+from parity.candidates import graphs, matching, processes
+from parity.candidates.answer import Answer
 from parity.candidates.matching import Slot
 from parity.cases.case import Case
 from parity.errors import CandidateError, MissingExtraError
@@ -537,7 +537,7 @@ def test_a_missing_runtime_names_the_extra(monkeypatch, tmp_path):
         env = {**(env or {}), "PYTHONPATH": f"{tmp_path / 'site'}:{(env or {})['PYTHONPATH']}"}
         return started(command, env=env, **options)
 
-    monkeypatch.setattr(programs.subprocess, "Popen", without)
+    monkeypatch.setattr(processes.subprocess, "Popen", without)
     with pytest.raises(MissingExtraError, match=r"keras-parity\[onnx\]"):
         as_candidate(str(tmp_path / "model.onnx"))
 
@@ -549,7 +549,7 @@ def test_a_module_in_the_way_is_not_imported(models, tmp_path, monkeypatch):
     for name in ("onnxruntime", "numpy", "onnx"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('in the way')")
     monkeypatch.chdir(tmp_path)
-    assert isinstance(as_candidate(path), programs.Graph)
+    assert isinstance(as_candidate(path), graphs.Graph)
 
 
 # --- damaged files: 2,000 of them by `python tests/test_candidates.py` ---

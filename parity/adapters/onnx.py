@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from parity.candidates.functions import Array
 from parity.candidates.matching import Slot
 from parity.errors import MissingExtraError
+from rnn_scratch.base import Array
 
 DTYPES = {"tensor(float)": "f4", "tensor(double)": "f8", "tensor(float16)": "f2", "tensor(bool)": "?"}
 DTYPES |= {f"tensor({name})": name for name in ("int8", "uint8", "int16", "uint16", "int32", "int64", "uint32")}

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from parity.candidates.functions import Array
 from parity.candidates.matching import Slot
 from parity.errors import MissingExtraError
+from rnn_scratch.base import Array
 
 
 class Graph:

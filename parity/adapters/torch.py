@@ -2,30 +2,109 @@
 
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from parity.candidates.functions import ANY, Answer, Array, as_output, by_layer
-from parity.candidates.matching import arrays_of
+from parity.candidates.answer import ANY, Answer, as_output, shown
 from parity.cases.case import Case
 from parity.errors import CandidateError
 from parity.terminal import briefly
+from rnn_scratch.base import Array
 
-STATES = ("hx", "h0", "h_0", "state", "states", "hidden", "initial_state", "initial_states")
-CARRIED = ("cx", "c0", "c_0", "cell_state")
+Tensor = Any
+"""torch's, which is not imported before a module comes."""
+
+_STATES = ("hx", "h0", "h_0", "state", "states", "hidden", "initial_state", "initial_states")
+_CARRIED = ("cx", "c0", "c_0", "cell_state")
 """What a parameter for the states may be called; for LSTM's c, where it has one of its own."""
 
 
-def is_module(value: Any) -> bool:
+def is_module(value: object) -> bool:
     """Whether it is a torch.nn.Module; without torch there is none."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.nn.Module)
 
 
-def parameters(module: Any) -> dict[str, bool]:
+class Module:
+    """A torch.nn.Module, called with x alone, in evaluation mode and without gradients, on its own device and in its
+    own dtype; with the initial states too where its forward has a parameter for them, zeros where it must have them and
+    the case has none.
+
+    A state is (batch, units), or, where it takes none of those, (1, batch, units) as PyTorch's own layers have it.
+    """
+
+    callable = True
+    fixed = ANY
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+        known = _parameters(module)
+        h, c = _first(_STATES, known), _first(_CARRIED, known)
+        self.names = [name for name in (h, c) if name is not None] if h else []
+        self.required = any(not known[name] for name in self.names)
+        self.takes = frozenset({"initial_state"} if self.names else ())
+        own = isinstance(module, sys.modules["torch"].nn.RNNBase)
+        self.axes = (True,) if own else (False, True)
+        """Whether a state gets an axis before its own: what is to be tried, and once it took one, that."""
+
+    def ask(self, case: Case) -> Answer:
+        if not self.names or (case.initial_state is None and not self.required):
+            return _answered(case, self._call(case))
+        errors = []
+        for axis in self.axes:
+            try:
+                result = self._call(case, axis)
+            except CandidateError as error:
+                errors.append(error)
+                continue
+            self.axes = (axis,)
+            return _answered(case, result)
+        raise errors[0]
+
+    def converse(self, case: Case) -> list[Answer]:
+        raise CandidateError("candidate: a torch module keeps no state between calls")
+
+    def _call(self, case: Case, axis: bool | None = None) -> Any:
+        """What it returns, or CandidateError for what it raises. axis: of its states; None for a call without any."""
+        try:
+            return self._evaluated(self._tensor(case.x), {} if axis is None else self._states(case, axis))
+        except Exception as error:
+            raise CandidateError(f"candidate: raised {briefly(error)}") from error
+
+    def _evaluated(self, x: Tensor, states: Mapping[str, Any]) -> Any:
+        import torch
+
+        training = [(part, part.training) for part in self.module.modules()]
+        self.module.eval()
+        try:
+            with torch.inference_mode():
+                return self.module(x, **states)
+        finally:
+            for part, before in training:
+                if isinstance(part, torch.jit.ScriptModule):
+                    part.train(before)  # its attributes cannot be set
+                else:
+                    part.training = before  # not train(), which would set those of its parts as well
+
+    def _tensor(self, array: Array) -> Tensor:
+        import torch
+
+        like = next(iter(self.module.parameters()), torch.zeros(()))
+        found = torch.from_numpy(np.array(array)).to(like.device)
+        return found.to(like.dtype) if found.is_floating_point() else found.long()
+
+    def _states(self, case: Case, axis: bool) -> dict[str, Any]:
+        """The states by the names of its parameters: each by its own, or all as one."""
+        states = tuple(self._tensor(state[None] if axis else state) for state in case.start)
+        if len(self.names) == len(states):
+            return dict(zip(self.names, states, strict=True))
+        return {self.names[0]: states if len(states) > 1 else states[0]}
+
+
+def _parameters(module: Any) -> dict[str, bool]:
     """Those of its forward: whether each has a default. None of what TorchScript tells nothing of."""
     forward = getattr(module, "forward", None)
     if isinstance(module, sys.modules["torch"].jit.ScriptModule):
@@ -35,88 +114,36 @@ def parameters(module: Any) -> dict[str, bool]:
     return {name: parameter.default is not inspect.Parameter.empty for name, parameter in found.items()}
 
 
-class Module:
-    """A torch.nn.Module, called with x alone, in evaluation mode and without gradients, on its own device and in its
-    own dtype; with the initial states too where its forward has a parameter for them, zeros where it must have them and
-    the case has none. A state is (batch, units), or, where it takes none of those, (1, batch, units) as PyTorch's own
-    layers have it."""
-
-    callable = True
-    fixed = ANY
-
-    def __init__(self, module: Any) -> None:
-        self.module = module
-        known = parameters(module)
-        h, c = (next((name for name in known if name in names), None) for names in (STATES, CARRIED))
-        self.names = tuple(filter(None, (h, c))) if h else ()
-        self.required = any(not known[name] for name in self.names)
-        self.takes = frozenset({"initial_state"} if self.names else ())
-        own = isinstance(module, sys.modules["torch"].nn.RNNBase)
-        self.axes = (True,) if own else (False, True)
-
-    def ask(self, case: Case) -> Answer:
-        given = bool(self.names) and (self.required or case.initial_state is not None)
-        errors = []
-        for axis in self.axes if given else (False,):
-            try:
-                result = self.run(case, self.given(case, axis) if given else {})
-            except Exception as error:
-                errors.append(CandidateError(f"candidate: raised {briefly(error)}"))
-                continue
-            self.axes = (axis,) if given else self.axes
-            return answered(case, result)
-        raise errors[0]
-
-    def run(self, case: Case, states: Mapping[str, Any]) -> Any:
-        import torch
-
-        kept = [(part, part.training) for part in self.module.modules()]
-        self.module.eval()
-        try:
-            with torch.inference_mode():
-                return self.module(self.tensor(case.x), **states)
-        finally:
-            for part, training in kept:
-                part.train(training) if isinstance(part, torch.jit.ScriptModule) else setattr(
-                    part, "training", training
-                )
-
-    def tensor(self, array: Array) -> Any:
-        import torch
-
-        like = next(iter(self.module.parameters()), torch.zeros(()))
-        found = torch.from_numpy(np.array(array)).to(like.device)
-        return found.to(like.dtype) if found.is_floating_point() else found.long()
-
-    def given(self, case: Case, axis: bool) -> dict[str, Any]:
-        arrays = [array for name, array in arrays_of(case).items() if name.startswith("state")]
-        states = tuple(self.tensor(state[None] if axis else state) for state in arrays)
-        if len(self.names) == len(states):
-            return dict(zip(self.names, states, strict=True))
-        return {self.names[0]: states if len(states) > 1 else states[0]}
-
-    def converse(self, case: Case) -> list[Answer]:
-        raise CandidateError("candidate: a torch module keeps no state between calls")
+def _first(names: Iterable[str], known: Mapping[str, bool]) -> str | None:
+    """The first parameter that is called one of those names."""
+    return next((name for name in known if name in names), None)
 
 
-def answered(case: Case, result: Any) -> Answer:
-    """What a module returned: arrays, in any nesting, or a dict of them by the names of layers."""
+# --- what it returned ---
+
+
+def _answered(case: Case, result: Any) -> Answer:
+    """Arrays, in any nesting, or a dict of them by the names of layers."""
     if not isinstance(result, Mapping):
-        return trimmed(case, tuple(as_output(value) for value in flat(result)))
-    layers, sequences, last = by_layer(case, result)
-    answer = trimmed(case, tuple(as_output(value) for value in flat(last)))
-    return replace(answer, layers=layers, sequences=sequences)
+        return _trimmed(case, result)
+    named = shown(case, result)
+    return replace(_trimmed(case, named.last), layers=named.layers, sequences=named.sequences)
 
 
-def flat(result: Any) -> list[Any]:
-    """y, (h, c) as y, h, c."""
-    return [leaf for part in result for leaf in flat(part)] if isinstance(result, tuple | list) else [result]
-
-
-def trimmed(case: Case, outputs: tuple[Array, ...]) -> Answer:
+def _trimmed(case: Case, result: Any) -> Answer:
     """PyTorch's layers always return their states, with an axis of layers and directions before them."""
+    outputs = [as_output(value) for value in _flat(result)]
     expected = case.output_shapes
-    if len(outputs) <= len(expected) or len(expected) > 1:
-        states = [h[0] if h.shape == (1, *shape) else h for h, shape in zip(outputs[1:], expected[1:], strict=False)]
-        return Answer((outputs[0], *states, *outputs[len(expected) :]), partial=True)
-    return Answer(outputs[:1])
+    if len(expected) == 1 and len(outputs) > 1:
+        return Answer((outputs[0],))
+    states = [h[0] if h.shape == (1, *shape) else h for h, shape in zip(outputs[1:], expected[1:], strict=False)]
+    return Answer((outputs[0], *states, *outputs[len(expected) :]), partial=True)
+
+
+def _flat(result: Any) -> Iterator[Any]:
+    """y, (h, c) as y, h, c."""
+    if not isinstance(result, tuple | list):
+        yield result
+        return
+    for part in result:
+        yield from _flat(part)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.candidates.functions import ANY, Answer, as_output
+from parity.candidates.answer import ANY, Answer, as_output
 from parity.cases.case import Case
 from parity.disk import LARGEST, arrays_in
 from parity.errors import CandidateError, InputError, ParityError

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from parity.candidates.functions import Candidate
+from parity.candidates.answer import Candidate
 from parity.cases.beside import WEIGHTS
 from parity.cases.case import Case
 from parity.errors import ParityError

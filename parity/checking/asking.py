@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from parity.candidates.functions import Answer, Outputs
+from parity.candidates.answer import Answer
+from parity.candidates.outputs import Outputs
 from parity.cases.beside import companions, two_calls
 from parity.cases.case import Case
 from parity.cases.probes import probes
@@ -84,7 +85,7 @@ class _Asking:
         fitting = [case for case in self.target.further if not self.asked.skips(case, own)]
         if candidate.callable:
             return iter(fitting)
-        known = candidate.known if isinstance(candidate, Outputs) else {}
+        known = candidate.by_case if isinstance(candidate, Outputs) else {}
         return (case for case in fitting if case.id in known)
 
     def _following(self, case: Case) -> Iterator[Case]:

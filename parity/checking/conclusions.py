@@ -11,7 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from parity.candidates.functions import Answer, Outputs
+from parity.candidates.answer import Answer
+from parity.candidates.outputs import Outputs
 from parity.cases.case import Case
 from parity.checking.asked import Asked, Result, findings_of
 from parity.checking.case_report import describe

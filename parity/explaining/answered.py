@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.candidates.functions import Answer
+from parity.candidates.answer import Answer
 from parity.cases.case import Case
 from parity.explaining.functions import computed
 from parity.judging.compare import as_steps

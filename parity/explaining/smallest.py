@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.candidates.functions import Candidate
+from parity.candidates.answer import Candidate
 from parity.cases.case import Case
 from parity.errors import CandidateError
 from parity.explaining.deadline import Deadline

@@ -5,19 +5,31 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
 from parity.adapters import torch
 from parity.adapters.keras.oracle import Installed
-from parity.candidates import programs
-from parity.candidates.functions import Candidate, Function, Outputs, StepFunction, parameters, scratch
+from parity.candidates.answer import Candidate
+from parity.candidates.functions import Function, StepFunction, parameters, scratch
+from parity.candidates.graphs import Graph
+from parity.candidates.outputs import Outputs
+from parity.candidates.processes import SECONDS
+from parity.candidates.programs import Program
 from parity.candidates.weights import Weights
 from parity.errors import CandidateError
 from parity.golden.file import Golden
 from parity.terminal import briefly
+
+_FILES: Mapping[str, Callable[[str, float], Candidate]] = {
+    ".onnx": Graph,
+    ".tflite": Graph,
+    ".npz": lambda path, seconds: Weights(path),
+    ".safetensors": lambda path, seconds: Weights(path),
+}
+"""By the suffix of a file: the candidate of its path and of the seconds for one question."""
 
 
 def as_candidate(value: Any, seconds: float | None = None) -> Candidate:
@@ -26,7 +38,7 @@ def as_candidate(value: Any, seconds: float | None = None) -> Candidate:
     .onnx or .tflite file, weights in an .npz or .safetensors file. seconds: how long a program or graph may take for
     one question."""
     if isinstance(value, str | os.PathLike):
-        return _named(os.fspath(value), programs.SECONDS if seconds is None else seconds)
+        return _named(os.fspath(value), SECONDS if seconds is None else seconds)
     if hasattr(value, "ask") and hasattr(value, "converse"):
         made: Candidate = value
         return made
@@ -57,12 +69,10 @@ def candidate_of_file(value: Any, golden: Golden, seconds: float | None) -> Cand
 def _named(spec: str, seconds: float) -> Candidate:
     """What `--candidate` names."""
     if spec.startswith("cmd:"):
-        return programs.Program(spec.removeprefix("cmd:"), seconds)
+        return Program(spec.removeprefix("cmd:"), seconds)
     suffix = Path(spec).suffix.lower()
-    if suffix in (".onnx", ".tflite"):
-        return programs.Graph(spec, seconds)
-    if suffix in (".npz", ".safetensors"):
-        return Weights(spec)
+    if suffix in _FILES:
+        return _FILES[suffix](spec, seconds)
     return as_candidate(_load(spec))
 
 

@@ -11,7 +11,8 @@ from parity.adapters.keras.saved import load_model
 from parity.adapters.keras.to_keras import to_keras
 from parity.adapters.keras.tree import static_input_shape
 from parity.adapters.keras.unbuilt import build_random
-from parity.candidates.functions import ANY, Function, parameters, scratch
+from parity.candidates.answer import ANY
+from parity.candidates.functions import Function, parameters, scratch
 from parity.cases.case import Case
 from parity.errors import UnsupportedError
 from parity.given.case import Inputs, make_case

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from parity.candidates.functions import Candidate
+from parity.candidates.answer import Candidate
 from parity.cases.case import Case
 
 

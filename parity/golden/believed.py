@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.candidates.functions import Answer
+from parity.candidates.answer import Answer
 from parity.cases.case import Case
 from parity.golden.archive import Array
 

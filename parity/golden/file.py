@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.candidates.functions import Answer
+from parity.candidates.answer import Answer
 from parity.cases.case import Case
 from parity.errors import InputError, ParityError
 from parity.golden.archive import Array, Index, below, numbered, opened, written

@@ -1,6 +1,6 @@
 """Keras's answers as a golden file has them, in the place of Keras."""
 
-from parity.candidates.functions import ANY, Answer
+from parity.candidates.answer import ANY, Answer
 from parity.cases.case import Case
 from parity.golden.file import Golden
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.candidates.functions import Answer
+from parity.candidates.answer import Answer
 from parity.cases.case import Case
 from parity.judging.trace import Course
 from parity.report.verdicts import PROVING

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.candidates.functions import Answer, Candidate
+from parity.candidates.answer import Answer, Candidate
 from parity.cases.case import Case
 from parity.judging.compare import compare_result
 from parity.judging.findings import Finding, Tally, Tolerance

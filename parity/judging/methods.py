@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.candidates.functions import Answer
+from parity.candidates.answer import Answer
 from parity.judging.evidence import end_to_end, remember, shown
 from parity.judging.findings import Finding
 from parity.judging.proof import ends, ends_in, forward, hides_steps, stepwise

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.candidates.functions import Candidate
+from parity.candidates.answer import Candidate
 from parity.cases.case import Case
 from parity.judging.findings import Tolerance
 from parity.rounding.arithmetic import Arithmetic, chosen

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from parity.candidates.functions import Answer
+from parity.candidates.answer import Answer
 from parity.candidates.matching import onnx_y
 from parity.cases.case import Case
 from rnn_scratch.models import Model

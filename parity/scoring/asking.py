@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from parity.candidates.functions import ANY, Answer, Candidate
+from parity.candidates.answer import ANY, Answer, Candidate
 from parity.cases.beside import companions, two_calls
 from parity.cases.case import Case
 from parity.cases.probes import probes

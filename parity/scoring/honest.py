@@ -10,7 +10,7 @@ from parity.adapters.keras import library
 from parity.adapters.keras.from_keras import from_keras
 from parity.adapters.keras.oracle import Oracle
 from parity.adapters.keras.to_keras import to_keras
-from parity.candidates.functions import Candidate
+from parity.candidates.answer import Candidate
 from parity.cases.case import Case
 from parity.explaining.functions import computed
 from parity.scoring import peers

@@ -21,7 +21,7 @@ from parity.adapters.keras.library import (
 )
 from parity.adapters.keras.to_keras import around, to_keras
 from parity.adapters.keras.tree import chain, is_cell, is_model, state_variables
-from parity.candidates.functions import ANY, Answer
+from parity.candidates.answer import ANY, Answer
 from parity.cases.case import Case
 from parity.errors import OracleError, ParityError
 from parity.kinds.registry import KerasLayer
