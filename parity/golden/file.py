@@ -37,24 +37,29 @@ class Golden:
 
 def packed(golden: Golden) -> bytes:
     """The bytes of the file."""
+    # by identity: what is asked of one layer shares it, and layers that are alike need not be found to be
+    layers = {id(case.layer): case.layer for case in golden.cases}
+    place = {key: n for n, key in enumerate(layers)}
     arrays: dict[str, Array] = {}
-    # by identity: what is asked of a layer shares it, and two that are alike are seldom the same
-    number: dict[int, int] = {}
-    described: list[dict[str, Any]] = []
-    for layer in (case.layer for case in golden.cases):
-        if id(layer) in number:
-            continue
-        n = number[id(layer)] = len(described)
-        described.append(describe(layer))
-        arrays |= {f"layer{n}/{name}": array for name, array in layer.weights.items()}
+    for n, layer in enumerate(layers.values()):
+        arrays |= _under(f"layer{n}", layer.weights)
     cases = []
     for n, case in enumerate(golden.cases):
         answers = golden.answers.get(case.id, ())
         own = _arrays_of(case, answers)
-        cases.append({**_entry(case, own, answers), "layer": number[id(case.layer)]})
-        arrays |= {f"{n}/{name}": np.ascontiguousarray(array) for name, array in own.items()}
-    provenance = dict(golden.provenance)
-    return written({"schema": SCHEMA, "provenance": provenance, "layers": described, "cases": cases}, arrays)
+        arrays |= _under(str(n), own)
+        cases.append({**_entry(case, own, answers), "layer": place[id(case.layer)]})
+    index = {
+        "schema": SCHEMA,
+        "provenance": dict(golden.provenance),
+        "layers": [describe(layer) for layer in layers.values()],
+        "cases": cases,
+    }
+    return written(index, arrays)
+
+
+def _under(place: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    return {f"{place}/{name}": np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
 def _entry(case: Case, arrays: Mapping[str, Array], answers: Sequence[Answer]) -> dict[str, Any]:
@@ -100,15 +105,20 @@ def _golden(index: Index, arrays: Mapping[str, Array]) -> Golden:
     for n, entry in enumerate(index["cases"]):
         own = below(f"{n}/", arrays)
         # not layers[...] at once, which takes -1 for a layer as well
-        layer = layers[range(len(layers)).index(entry["layer"])]
-        case = checked_case(_case(entry, layer, own))
+        number = range(len(layers)).index(entry["layer"])
+        case = checked_case(_case(entry, layers[number], own))
         cases.append(case)
         if entry["answers"]:
             answers[case.id] = _answers(case, entry["answers"], own)
-    ids = {case.id for case in cases}
-    if not 0 < len(ids) == len(cases) or len(answers) not in (0, len(cases)):
-        raise ValueError(f"{len(cases)} cases, {len(ids)} ids, answers to {len(answers)}")
+    _expect_whole(cases, answers)
     return Golden(tuple(cases), answers, checked_provenance(index["provenance"]))
+
+
+def _expect_whole(cases: Sequence[Case], answers: Mapping[str, tuple[Answer, ...]]) -> None:
+    """ValueError unless there are cases, each with an id of its own, and answers to all of them or to none."""
+    ids = {case.id for case in cases}
+    if not cases or len(ids) < len(cases) or len(answers) not in (0, len(cases)):
+        raise ValueError(f"{len(cases)} cases, {len(ids)} ids, answers to {len(answers)}")
 
 
 def _case(entry: Mapping[str, Any], layer: Layer, own: Mapping[str, Array]) -> Case:

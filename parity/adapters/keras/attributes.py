@@ -25,11 +25,17 @@ def declared_dtype(layer: KerasLayer) -> str:
     parts = [layer, layer.cell] if hasattr(layer, "cell") else [layer]
     computed = {str(part.compute_dtype) for part in parts}
     stored = {str(part.variable_dtype) for part in parts}
-    if len(computed) == 1 and computed <= set(FLOATS) and stored <= computed | {"float32"}:
+    mixed = stored <= computed | {"float32"}
+    if len(computed) == 1 and computed <= set(FLOATS) and mixed:
         return computed.pop()
-    policies = {getattr(part.dtype_policy, "name", None) for part in parts}
-    name = (len(policies) == 1 and policies.pop()) or "/".join(sorted(computed | stored))
-    raise UnsupportedError(f"{layer.name}: dtype {name} is not covered; covered: {', '.join(FLOATS)} and mixed ones")
+    told = _policy_of(parts) or "/".join(sorted(computed | stored))
+    raise UnsupportedError(f"{layer.name}: dtype {told} is not covered; covered: {', '.join(FLOATS)} and mixed ones")
+
+
+def _policy_of(parts: Sequence[KerasLayer]) -> str:
+    """The name of the policy that all of them have; "" where they have none, or several."""
+    names = {getattr(part.dtype_policy, "name", "") for part in parts}
+    return names.pop() if len(names) == 1 else ""
 
 
 def activation_name(layer: KerasLayer, which: str = "activation") -> str:
@@ -39,15 +45,19 @@ def activation_name(layer: KerasLayer, which: str = "activation") -> str:
     root = str(getattr(function, "__module__", "")).partition(".")[0]
     if root not in ("keras", "tf_keras"):
         raise UnsupportedError(f"{layer.name}: {which} {name} is not one of Keras's own; pass it by its Keras name")
-    # A function of the module's that only bears the name of one of its activations may be anything.
-    if getattr(importlib.import_module(root).activations, name, function) is not function:
+    # A function of Keras's that only bears the name of one of its activations may be anything.
+    known = importlib.import_module(root).activations
+    if getattr(known, name, function) is not function:
         raise UnsupportedError(f"{layer.name}: {which} {function.__module__}.{name} is not {root}.activations.{name}")
     if root == "tf_keras" and name == "hard_sigmoid":
         return _OF_KERAS_2
     if name not in ACTIVATIONS:
-        known = ", ".join(sorted(key for key in ACTIVATIONS if key and key != _OF_KERAS_2))
-        raise UnsupportedError(f"{layer.name}: {which} {name} is not covered; covered: {known}")
+        raise UnsupportedError(f"{layer.name}: {which} {name} is not covered; covered: {_covered()}")
     return str(ACTIVATIONS[name].name)
+
+
+def _covered() -> str:
+    return ", ".join(sorted(name for name in ACTIVATIONS if name and name != _OF_KERAS_2))
 
 
 def activation_in(module: ModuleType, name: Any) -> Any:
@@ -60,7 +70,10 @@ def activation_in(module: ModuleType, name: Any) -> Any:
 
 
 def weights_of(layer: KerasLayer, dtype: np.dtype[Any], names: Sequence[str], owner: str = "") -> list[Array]:
-    """Its arrays in that dtype. InputError where it has none yet, and for NaN and infinity in them."""
+    """Its arrays in that dtype. InputError where it has none yet, and for NaN and infinity in them.
+
+    names: of the arrays, for messages, where fewer may be there. owner: whose layer it is, for a cell.
+    """
     called = owner or layer.name
     weights = [np.asarray(weight) for weight in layer.get_weights()]
     if not weights:

@@ -29,11 +29,10 @@ def from_keras(layer: KerasLayer) -> Any:
     """
     if not is_model(layer):
         return convert(layer)
-    parts = chain(layer)
-    converted = [convert(part) for part in parts]
-    for part, scratch in list(zip(parts, converted, strict=True))[:-1]:
+    converted = [convert(part) for part in chain(layer)]
+    for scratch in converted[:-1]:
         if len(scratch.output_shapes((1, 1, 1))) > 1:
-            raise UnsupportedError(f"model {layer.name}: {part.name} has several outputs before the last layer")
+            raise UnsupportedError(f"model {layer.name}: {scratch.name} has several outputs before the last layer")
     return converted[0] if len(converted) == 1 else Sequential(converted, name=layer.name)
 
 

@@ -4,7 +4,7 @@ import copy
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 
@@ -97,25 +97,25 @@ class Oracle:
 
     def _through(self, model: Model, case: Case) -> Answer:
         """The layers called in turn, as the model calls them; Keras hands the masks on with the tensors."""
-        layers = self._layers(case)
-        steps = list(zip(model.nodes.items(), layers, strict=True))
+        layers = dict(zip(model.nodes, self._layers(case), strict=True))
 
         def compute(inputs: Tensors) -> tuple[dict[str, list[Tensor]], Tensors]:
             values, outputs, sequences = dict(inputs), {}, {}
-            for (name, node), layer in steps:
-                fed = [values[source] for source in node.inputs]
-                x = fed[0] if len(fed) == 1 else fed
-                if isinstance(node.layer, Recurrent) and not node.layer.return_sequences:
-                    sequences[name] = around(layer, node.layer.with_sequences())(x)
-                values[name] = layer(x)
+            for name, node in model.nodes.items():
+                (x,) = (values[source] for source in node.inputs)
+                if _hides_steps(node.layer):
+                    sequences[name] = around(layers[name], node.layer.with_sequences())(x)
+                values[name] = layers[name](x)
                 outputs[name] = _as_list(values[name])
             return outputs, sequences
 
-        outputs, sequences = _computed(compute, layers[0], case)
+        first = next(iter(layers.values()))
+        outputs, sequences = _computed(compute, first, case)
         arrays = {name: _in_dtypes_of(model.parts[name], several) for name, several in outputs.items()}
         returned = [array for name in model.output_names for array in arrays.pop(name)]
-        seen = {name: _in_dtypes_of(model.parts[name], [y])[0] for name, y in sequences.items()}
-        return Answer(tuple(returned), layers={name: first for name, (first, *_) in arrays.items()}, sequences=seen)
+        inside = {name: several[0] for name, several in arrays.items()}
+        steps = {name: _in_dtypes_of(model.parts[name], [y])[0] for name, y in sequences.items()}
+        return Answer(tuple(returned), layers=inside, sequences=steps)
 
     # --- a recurrent layer ---
 
@@ -216,15 +216,19 @@ def _nested_states(layer: KerasLayer, case: Case) -> list[Any]:
 
 
 def _computed(compute: Callable[[Tensors], T], layer: KerasLayer, case: Case) -> T:
-    """Of the case's inputs, in a graph where there are many steps and eagerly otherwise: see GRAPH_STEPS."""
+    """What it makes of the case's inputs, in a graph where there are many steps: see GRAPH_STEPS."""
     inputs = {name: tensor(layer, array) for name, array in case.inputs.items()}
-    if case.timesteps <= GRAPH_STEPS or backend_of(layer) != "tensorflow":
-        return compute(inputs)
-    if any(part.unroll for part in case.layer.every(Recurrent)):
+    unrolled = any(part.unroll for part in case.layer.every(Recurrent))
+    if case.timesteps <= GRAPH_STEPS or unrolled or backend_of(layer) != "tensorflow":
         return compute(inputs)
     graph = importlib.import_module("tensorflow").function(compute, autograph=False)
-    found: T = graph.get_concrete_function(inputs)(inputs)  # calling `graph` would warn of being traced anew
+    # not graph(inputs), which warns of being traced anew when many cases are asked
+    found: T = graph.get_concrete_function(inputs)(inputs)
     return found
+
+
+def _hides_steps(layer: Layer) -> TypeGuard[Recurrent]:
+    return isinstance(layer, Recurrent) and not layer.return_sequences
 
 
 def _halves(keras_layer: KerasLayer, layer: Bidirectional, case: Case) -> Mapping[str, Array]:

@@ -4,6 +4,7 @@ import importlib
 import json
 import zipfile
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from parity.adapters.keras.library import keras, muted_start
@@ -18,20 +19,8 @@ def load_model(path: str) -> Any:
     Raises ModelError for anything else, and MissingExtraError where a file needs tf_keras.
     """
     file = Path(path)
-    if not file.is_file():
-        raise ModelError(f"{path}: no such file")
-    if file.stat().st_size == 0:
-        raise ModelError(f"{path}: the file is empty")
-    if file.suffix == ".keras" and not zipfile.is_zipfile(file):
-        raise ModelError(f"{path}: not a Keras file, or cut short (a .keras file is a zip archive)")
-    if file.suffix not in (".keras", ".h5", ".hdf5"):
-        raise ModelError(f"{path}: expected a model saved by Keras (.keras or .h5)")
-    if saved_by(file).startswith("2."):
-        return _load(legacy(path), path)
-    return _load(keras(), path)
-
-
-def _load(module: Any, path: str) -> Any:
+    _expect_saved(file, path)
+    module = _keras_2(path) if saved_by(file).startswith("2.") else keras()
     try:
         with muted_start():  # other backends than TensorFlow start it here
             return module.saving.load_model(path, compile=False, safe_mode=True)
@@ -40,21 +29,38 @@ def _load(module: Any, path: str) -> Any:
         raise ModelError(f"{path}: {name} cannot load it: {briefly(error)}") from error
 
 
+def _expect_saved(file: Path, path: str) -> None:
+    """ModelError, with the path as the user gave it, for what cannot be a saved model."""
+    if not file.is_file():
+        raise ModelError(f"{path}: no such file")
+    if file.stat().st_size == 0:
+        raise ModelError(f"{path}: the file is empty")
+    if file.suffix == ".keras" and not zipfile.is_zipfile(file):
+        raise ModelError(f"{path}: not a Keras file, or cut short (a .keras file is a zip archive)")
+    if file.suffix not in (".keras", ".h5", ".hdf5"):
+        raise ModelError(f"{path}: expected a model saved by Keras (.keras or .h5)")
+
+
 def saved_by(file: Path) -> str:
     """The version of Keras in the file, "" where it says none."""
     try:
-        if file.suffix == ".keras":
-            with zipfile.ZipFile(file) as archive:
-                return str(json.loads(archive.read("metadata.json")).get("keras_version", ""))
-        h5py = importlib.import_module("h5py")
-        with h5py.File(file) as archive:
-            version = archive.attrs.get("keras_version", "")
-            return version.decode() if isinstance(version, bytes) else str(version)
+        return _version_in_zip(file) if file.suffix == ".keras" else _version_in_h5(file)
     except Exception:  # whatever is wrong with the file, Keras says it when it loads it
         return ""
 
 
-def legacy(path: str) -> Any:
+def _version_in_zip(file: Path) -> str:
+    with zipfile.ZipFile(file) as archive:
+        return str(json.loads(archive.read("metadata.json")).get("keras_version", ""))
+
+
+def _version_in_h5(file: Path) -> str:
+    with importlib.import_module("h5py").File(file) as archive:
+        version = archive.attrs.get("keras_version", "")
+        return version.decode() if isinstance(version, bytes) else str(version)
+
+
+def _keras_2(path: str) -> ModuleType:
     try:
         with muted_start():
             return importlib.import_module("tf_keras")

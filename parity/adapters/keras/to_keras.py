@@ -9,8 +9,8 @@ from parity.adapters.keras.tree import is_cell, state_variables
 from parity.errors import InputError, UnsupportedError
 from parity.kinds import registry
 from parity.kinds.registry import KerasLayer
-from rnn_scratch import Sequential
 from rnn_scratch.layers import Layer, Recurrent
+from rnn_scratch.models import Model
 
 Shape = tuple[int | None, ...]
 
@@ -24,19 +24,18 @@ def to_keras(scratch: Any, *, batch_size: int | None = None, module: ModuleType 
     Raises UnsupportedError for what is no layer of rnn_scratch, or whose activation that Keras does not have.
     """
     module = module or keras()
-    parts = scratch.layers if isinstance(scratch, Sequential) else (scratch,)
+    parts = scratch.layers if isinstance(scratch, Model) else (scratch,)
     for part in parts:
         _expect_known(part)
     batch = _batch_of(scratch, batch_size)
-    if isinstance(scratch, Sequential):
-        return _to_model(scratch, batch, module)
-    name = {"name": scratch.name} if scratch.name != scratch.kind else {}
     with no_warnings():
+        if isinstance(scratch, Model):
+            return _to_model(scratch, batch, module)
+        name = {} if scratch.name == scratch.kind else {"name": scratch.name}
         layer = registry.make(scratch, module, {**name, **settings})
         layer.build(_input_shape(scratch, batch))
-        registry.fill(scratch, layer)
-        _set_states(layer, scratch)
-    return layer
+        _fill(layer, scratch)
+        return layer
 
 
 def _expect_known(scratch: Any) -> None:
@@ -68,7 +67,7 @@ def _takes_tokens(layer: Layer) -> bool:
     return layer.ndim == 2
 
 
-def _to_model(scratch: Sequential, batch: int | None, module: ModuleType) -> KerasLayer:
+def _to_model(scratch: Model, batch: int | None, module: ModuleType) -> KerasLayer:
     if any(part.unroll for part in scratch.every(Recurrent)):
         raise UnsupportedError(
             "to_keras: a model with unroll needs a fixed number of timesteps; convert its layers alone"
@@ -76,12 +75,11 @@ def _to_model(scratch: Sequential, batch: int | None, module: ModuleType) -> Ker
     layers = [registry.make(part, module, {"name": name}) for name, part in scratch.parts.items()]
     model = module.Sequential([_input(scratch, batch, module), *layers], name=scratch.name)
     for layer, part in zip(layers, scratch.layers, strict=True):
-        registry.fill(part, layer)
-        _set_states(layer, part)
+        _fill(layer, part)
     return model
 
 
-def _input(scratch: Sequential, batch: int | None, module: ModuleType) -> KerasLayer:
+def _input(scratch: Model, batch: int | None, module: ModuleType) -> KerasLayer:
     first = scratch.layers[0]
     if _takes_tokens(first):
         return module.Input(batch_shape=(batch, None), dtype="int32")
@@ -89,9 +87,13 @@ def _input(scratch: Sequential, batch: int | None, module: ModuleType) -> KerasL
     return module.Input(batch_shape=(batch, None, features), dtype=first.dtype.name)
 
 
-def _set_states(layer: KerasLayer, scratch: Layer) -> None:
+def _fill(layer: KerasLayer, scratch: Layer) -> None:
+    """Its weights, and the states that it keeps."""
+    registry.fill(scratch, layer)
+    if not scratch.stateful:
+        return
     held = [state for part in scratch.every(Recurrent) for state in part.state or ()]
-    if scratch.stateful and held:
+    if held:
         for variable, state in zip(state_variables(layer), held, strict=True):
             variable.assign(wide(state))
 

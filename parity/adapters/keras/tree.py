@@ -1,6 +1,6 @@
 """The layers that a Keras layer or model is made of, and those of its variables that hold states."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from parity.adapters.keras.library import Tensor, family, flat_states
@@ -23,61 +23,88 @@ def is_model(layer: KerasLayer) -> bool:
 
 def chain(model: KerasLayer) -> list[KerasLayer]:
     """The layers of a model, one after another, models within it taken apart. UnsupportedError names a branch."""
-    if type(model).__name__ == "Functional":
-        layers = _functional_chain(model)
-    else:
-        layers = [part for part in model.layers if type(part).__name__ != "InputLayer"]
+    layers = _functional_chain(model) if type(model).__name__ == "Functional" else _sequential_chain(model)
+    _expect_known(model, layers)
+    found: list[KerasLayer] = []
+    for part in layers:
+        found += chain(part) if is_model(part) else [part]
+    return found
+
+
+def _expect_known(model: KerasLayer, layers: Sequence[KerasLayer]) -> None:
     if not layers:
         raise UnsupportedError(f"model {model.name}: expected layers; it has no layers")
-    foreign = [part for part in layers if not _known(part)]
+    foreign = [f"{part.name} ({type(part).__name__})" for part in layers if not _known(part)]
     if foreign:
-        names = ", ".join(f"{part.name} ({type(part).__name__})" for part in foreign)
-        raise UnsupportedError(f"model {model.name}: {names} is not covered; covered: {registry.covered()}")
-    return [inner for part in layers for inner in (chain(part) if is_model(part) else [part])]
+        covered = registry.covered()
+        raise UnsupportedError(f"model {model.name}: {', '.join(foreign)} is not covered; covered: {covered}")
 
 
 def _known(layer: KerasLayer) -> bool:
     return is_model(layer) or (type(layer).__name__ in registry.take and family(layer) != "")
 
 
+def _sequential_chain(model: KerasLayer) -> list[KerasLayer]:
+    return [part for part in model.layers if not _is_input(part)]
+
+
+def _is_input(layer: KerasLayer) -> bool:
+    return type(layer).__name__ == "InputLayer"
+
+
 def _functional_chain(model: KerasLayer) -> list[KerasLayer]:
-    if len(model.inputs) != 1:
-        names = ", ".join(str(getattr(tensor, "name", tensor)) for tensor in model.inputs)
-        raise UnsupportedError(f"model {model.name}: expected one input; it has {len(model.inputs)} ({names})")
+    _expect_one_input(model)
     layers: list[KerasLayer] = []
     before: Node = None
     for node, owner in _nodes(model):
-        if type(owner).__name__ != "InputLayer":
+        if not _is_input(owner):
             _expect_next(model, node, owner, before)
             if owner in layers:
                 raise UnsupportedError(f"model {model.name}: {owner.name} is called more than once; expected once")
             layers.append(owner)
         before = node
-    made = _outputs_of(before)
-    if not layers or {id(tensor) for tensor in model.outputs} != {id(tensor) for tensor in made}:
-        raise UnsupportedError(
-            f"model {model.name}: expected the outputs of its last layer, {len(made)}; it has {len(model.outputs)}"
-        )
+    _expect_returned(model, _outputs_of(before))
     return layers
+
+
+def _expect_one_input(model: KerasLayer) -> None:
+    if len(model.inputs) == 1:
+        return
+    names = ", ".join(str(getattr(tensor, "name", tensor)) for tensor in model.inputs)
+    raise UnsupportedError(f"model {model.name}: expected one input; it has {len(model.inputs)} ({names})")
+
+
+def _expect_returned(model: KerasLayer, made: Sequence[Tensor]) -> None:
+    """UnsupportedError for a model that returns anything but what its last layer puts out."""
+    # by identity: == of two tensors is a third one
+    if {id(tensor) for tensor in model.outputs} == {id(tensor) for tensor in made}:
+        return
+    raise UnsupportedError(
+        f"model {model.name}: expected the outputs of its last layer, {len(made)}; it has {len(model.outputs)}"
+    )
 
 
 def _nodes(model: KerasLayer) -> Iterator[tuple[Node, KerasLayer]]:
     """From the input on, each node with the layer that it is a call of. UnsupportedError for two side by side."""
     for depth in sorted(model._nodes_by_depth, reverse=True):
         nodes = model._nodes_by_depth[depth]
-        owners = [getattr(node, "operation", None) or node.layer for node in nodes]
         if len(nodes) > 1:
+            names = " and ".join(_owner(node).name for node in nodes)
             raise UnsupportedError(
-                f"model {model.name}: a branch: {' and '.join(owner.name for owner in owners)} stand side by side; "
-                "expected layers one after another"
+                f"model {model.name}: a branch: {names} stand side by side; expected layers one after another"
             )
-        yield nodes[0], owners[0]
+        (node,) = nodes
+        yield node, _owner(node)
+
+
+def _owner(node: Node) -> KerasLayer:
+    """The layer of which the node is a call; Keras 2 says it otherwise than Keras 3, as in what follows."""
+    return getattr(node, "operation", None) or node.layer
 
 
 def _expect_next(model: KerasLayer, node: Node, owner: KerasLayer, before: Node) -> None:
     """UnsupportedError for a node that takes anything but what the one before it puts out."""
-    fed = getattr(getattr(node, "arguments", None), "keras_tensors", None)
-    fed = node.keras_inputs if fed is None else fed
+    fed = node.arguments.keras_tensors if hasattr(node, "arguments") else node.keras_inputs
     if len(fed) != 1 or list(node.parent_nodes) != [before]:
         raise UnsupportedError(
             f"model {model.name}: {owner.name} ({type(owner).__name__}) takes {len(fed)} inputs or not the one "
@@ -95,9 +122,11 @@ def _outputs_of(node: Node) -> list[Tensor]:
 
 def leaves(layer: KerasLayer) -> Iterator[KerasLayer]:
     """The layers within it that wrap none, itself where it wraps none."""
-    kind = type(layer).__name__
-    inner = chain(layer) if is_model(layer) else registry.within[kind](layer) if kind in registry.within else None
-    if inner is None:
+    if is_model(layer):
+        inner: Sequence[KerasLayer] = chain(layer)
+    elif type(layer).__name__ in registry.within:
+        inner = registry.within[type(layer).__name__](layer)
+    else:
         yield layer
         return
     for part in inner:
@@ -127,8 +156,11 @@ def static_input_shape(model: KerasLayer) -> tuple[int | None, int | None]:
     """(batch, timesteps) that a model or layer was built for, None where either is open."""
     try:
         shape = getattr(model, "input_shape", None)
-    except (AttributeError, ValueError):
+    except (AttributeError, ValueError):  # Keras's own, of a layer that was called on several inputs, or on none
         return None, None
-    if not isinstance(shape, tuple) or len(shape) < 2 or not all(n is None or isinstance(n, int) for n in shape[:2]):
+    if not isinstance(shape, tuple) or len(shape) < 2:
         return None, None
-    return shape[0], shape[1]
+    batch, timesteps = shape[:2]
+    # of a model with several inputs these are shapes themselves
+    whole = all(n is None or isinstance(n, int) for n in (batch, timesteps))
+    return (batch, timesteps) if whole else (None, None)

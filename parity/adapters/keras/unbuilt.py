@@ -9,7 +9,8 @@ from parity.errors import InputError
 from parity.kinds import registry
 from parity.kinds.registry import KerasLayer
 from parity.terminal import briefly
-from rnn_scratch import Sequential
+from rnn_scratch.base import Layer
+from rnn_scratch.models import Model
 
 
 @no_warnings()
@@ -19,19 +20,22 @@ def build_random(layer: KerasLayer, input_shape: tuple[int, ...], seed: int) -> 
     input_shape: without the batch. Keras's own zero biases (and, for two units, often symmetric recurrent kernels)
     would hide mistakes.
     """
-    parts = chain(layer) if is_model(layer) else [layer]
-    lacking = [leaf for part in parts for leaf in leaves(part) if _lacks_weights(leaf)]
-    if not lacking:
+    if not any(_lacks_weights(leaf) for leaf in leaves(layer)):
         return False
-    for cell in (cell for part in parts for cell in cells_in(part)):
+    for cell in cells_in(layer):
         _expect_covered(cell)
         # The default one, orthogonal, has no float16 kernel on every backend; what it would draw is replaced anyhow.
         cell.recurrent_initializer = module_of(cell).initializers.Zeros()
     _build(layer, input_shape)
-    drawn = randomized(from_keras(layer), generator(seed, "build"))
-    for part, own in zip(parts, drawn.layers if isinstance(drawn, Sequential) else [drawn], strict=True):
-        registry.fill(own, part)
+    _fill(layer, randomized(from_keras(layer), generator(seed, "build")))
     return True
+
+
+def _fill(layer: KerasLayer, drawn: Layer) -> None:
+    parts = chain(layer) if is_model(layer) else [layer]
+    own = drawn.layers if isinstance(drawn, Model) else (drawn,)
+    for part, scratch in zip(parts, own, strict=True):
+        registry.fill(scratch, part)
 
 
 def _lacks_weights(leaf: KerasLayer) -> bool:
@@ -43,7 +47,8 @@ def _lacks_weights(leaf: KerasLayer) -> bool:
         convert(leaf)
     except InputError:
         return True
-    return False  # Dropout and the like never have any
+    # Dropout and the like never have any: they can be taken as they are.
+    return False
 
 
 def _expect_covered(cell: KerasLayer) -> None:
