@@ -19,6 +19,7 @@ from parity.given.candidate import as_candidate, candidate_of_file
 from parity.given.case import Inputs
 from parity.given.settings import Settings
 from parity.given.target import Target
+from parity.golden import is_golden
 from parity.golden.file import Golden, load
 from parity.report import words
 from parity.report.data import CaseReport, Report
@@ -67,10 +68,11 @@ def check(
     settings = Settings.of(seed=seed, atol=atol, rtol=rtol, strict=strict, only_mistake=only_mistake, timeout=timeout)
     inputs = Inputs(x, input_shape, mask, initial_state)
     asked = as_candidate(candidate, settings.timeout)
-    if isinstance(keras_layer, str | os.PathLike) and os.fspath(keras_layer).endswith(".npz"):
+    if is_golden(keras_layer):
+        path = os.fspath(keras_layer)
         for name in inputs.given:
-            raise InputError(f"{name}: {os.fspath(keras_layer)} has its own inputs; expected none beside it")
-        return _check_golden(asked, load(os.fspath(keras_layer)), settings)
+            raise InputError(f"{name}: {path} has its own inputs; expected none beside it")
+        return _check_golden(asked, load(path), settings)
     keras_layer = making.loaded(keras_layer)
     if not asked.callable and x is None:
         raise InputError("x: expected the inputs that the outputs were computed from; received none")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from parity.errors import InputError, ParityError
+from parity.golden import is_golden
 from parity.options import NAMED, OPTIONS, Option, checked
 from parity.report.data import Report
 from parity.report.pages import FORMATS, opened
@@ -339,7 +340,7 @@ def subject(model: str | None, options: Options) -> str:
     """What is checked against what."""
     if model and model.endswith(".toml"):
         return model
-    unnamed = "the Keras here" if model and model.endswith(".npz") else "rnn_scratch"
+    unnamed = "the Keras here" if is_golden(model) else "rnn_scratch"
     return f"{options['candidate'] or options['outputs'] or unnamed} against {model or 'the grid'}"
 
 

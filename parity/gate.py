@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from parity.errors import InputError, ParityError
+from parity.golden import is_golden
 from parity.options import NAMED, check_mistake, checked, expect
 from parity.pool import Lost, shared
 from parity.report.data import Report
@@ -69,7 +70,7 @@ class Check:
     @property
     def golden(self) -> bool:
         """Whether it is against a golden file."""
-        return self.model.endswith(".npz")
+        return is_golden(self.model)
 
 
 # --- the file ---

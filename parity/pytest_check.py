@@ -11,6 +11,7 @@ from parity import api, recording
 from parity.cases.case import Case
 from parity.errors import InputError, ParityError
 from parity.given.candidate import as_candidate
+from parity.golden import is_golden
 from parity.options import NAMED, checked, expect
 from parity.report.data import Report
 from parity.report.provenance import environment, unanswered
@@ -56,7 +57,7 @@ class AssertParity:
         if isinstance(keras_layer, Case):
             _refuse({**inputs, "record": record}, "a case of the grid")
             return _judge_case(candidate, keras_layer, options)
-        if isinstance(keras_layer, str | Path) and str(keras_layer).endswith(".npz"):
+        if is_golden(keras_layer):
             _check_record(record)
             if record is None:
                 _refuse(inputs, str(keras_layer))

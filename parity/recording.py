@@ -18,9 +18,37 @@ from parity.judging.judge import examine
 from parity.report import provenance
 from parity.rounding.arithmetic import ARITHMETIC
 
-GROUPS = ("inputs", "companions", "probes", "lattices")
-"""What `record` can record: the inputs themselves; other lengths, batches, masks and states; probes with the layer's
-own weights; probes with other weights, for candidates that take `layer` or `weights`."""
+_EVERYTHING = frozenset({"mask", "initial_state"})
+
+
+def _companions(case: Case, seed: int) -> Iterator[Case]:
+    """Other lengths, batches, masks and states."""
+    yield from companions(case, _EVERYTHING, seed)
+    for question in companions(case, frozenset({"mask"}), seed):
+        if question.mask is not None:  # from zeros, for candidates that take no state
+            yield question
+    if case.layer.stateful:
+        yield two_calls(case, seed)
+
+
+def _probes(case: Case, seed: int) -> Iterator[Case]:
+    """Probes with the layer's own weights."""
+    return probes(case, _EVERYTHING, seed)
+
+
+def _lattices(case: Case, seed: int) -> Iterator[Case]:
+    """Probes with other weights, for candidates that take `layer` or `weights`."""
+    plain = {question.id for question in _probes(case, seed)}
+    for takes in (_EVERYTHING | WEIGHTS, WEIGHTS):
+        for question in probes(case, takes, seed):
+            if question.id not in plain:
+                yield question
+
+
+_BESIDE = {"companions": _companions, "probes": _probes, "lattices": _lattices}
+
+GROUPS = ("inputs", *_BESIDE)
+"""What `record` can record: the inputs themselves, and what may be asked beside them."""
 
 
 def record(
@@ -64,28 +92,18 @@ def _recorded(target: Target, groups: Sequence[str], seed: int) -> files.Golden:
     if found[0].verdict == "FAIL":
         name = target.case.layer.name
         raise InputError(f"{name}: Keras and the reference disagree on its outputs: nothing can be recorded")
-    agreed = {finding.case.id: finding for finding in found if finding.verdict != "FAIL"}
-    asked = tuple(finding.case for finding in found if finding.case.id in agreed)
-    answers = {name: finding.answers for name, finding in agreed.items()}
+    agreed = [finding for finding in found if finding.verdict != "FAIL"]
+    answers = {finding.case.id: finding.answers for finding in agreed}
+    asked = tuple(finding.case for finding in agreed)
     return files.Golden(asked, answers, _provenance(target, seed))
 
 
 def _recordable(case: Case, groups: Sequence[str], seed: int) -> Iterator[Case]:
     """The case, and what a candidate may be asked beside it whatever it takes."""
     yield case
-    everything = frozenset({"mask", "initial_state"})
-    if "companions" in groups:
-        yield from companions(case, everything, seed)
-        masks = companions(case, frozenset({"mask"}), seed)  # from zeros, for candidates that take no state
-        yield from (question for question in masks if question.mask is not None)
-        if case.layer.stateful:
-            yield two_calls(case, seed)
-    if "probes" in groups:
-        yield from probes(case, everything, seed)
-    if "lattices" in groups:
-        plain = [question.id for question in probes(case, everything, seed)]
-        for takes in (everything | WEIGHTS, WEIGHTS):
-            yield from (question for question in probes(case, takes, seed) if question.id not in plain)
+    for name, questions in _BESIDE.items():
+        if name in groups:
+            yield from questions(case, seed)
 
 
 def _provenance(target: Target, seed: int) -> dict[str, Any]:

@@ -56,21 +56,24 @@ class _Asking:
         return self._concluded(found, padded)
 
     def _concluded(self, found: list[Both], padded: list[str]) -> CaseReport:
-        target, findings = self.target, [both.candidate for both in found]
-        report = summarize(target.case, found, self.tolerance)
-        notes = [*target.notes, *report.notes]
-        if padded:
-            told = "where the reference stands in for Keras, not recorded that far"
-            notes.append(f"{', '.join(padded)}: filled up to {self.candidate.fixed[1]} timesteps, {told}")
-        proved_wrong = report.verdict == "FAIL" and report.proved
-        if proved_wrong and self.asked.steady and target.case.layer.dtype == np.float32:
-            narrower = compatible(findings, self.tolerance)
-            notes += [narrower] if narrower else []
-        report = replace(report, notes=tuple(notes))
-        if target.unasked:
-            report = replace(report, keras_worst=None)
+        findings = [both.candidate for both in found]
+        report = summarize(self.target.case, found, self.tolerance)
+        notes = [*self.target.notes, *report.notes, *self._filled(padded), *self._compatible(report, findings)]
+        keras_worst = None if self.target.unasked else report.keras_worst
+        report = replace(report, notes=tuple(notes), keras_worst=keras_worst)
         self.asked.results.append(Result(report, findings))
         return report
+
+    def _filled(self, padded: list[str]) -> Iterator[str]:
+        if padded:
+            told = "where the reference stands in for Keras, not recorded that far"
+            yield f"{', '.join(padded)}: filled up to {self.candidate.fixed[1]} timesteps, {told}"
+
+    def _compatible(self, report: CaseReport, findings: list[Finding]) -> Iterator[str]:
+        """What a proved FAIL of float32 would be in a narrower arithmetic."""
+        proved_wrong = report.verdict == "FAIL" and report.proved
+        if proved_wrong and self.asked.steady and self.target.case.layer.dtype == np.float32:
+            yield from compatible(findings, self.tolerance)
 
     def _name(self, question: Case) -> str:
         return question.id.removeprefix(f"{self.target.case.id} / ")
@@ -81,12 +84,14 @@ class _Asking:
         """What is asked beside the first case."""
         if self.target.further is None:
             return self._following(self.target.case)
-        own, candidate = self.target.case, self.candidate
-        fitting = [case for case in self.target.further if not self.asked.skips(case, own)]
-        if candidate.callable:
-            return iter(fitting)
-        known = candidate.by_case if isinstance(candidate, Outputs) else {}
-        return (case for case in fitting if case.id in known)
+        return iter([case for case in self.target.further if self._is_for_it(case)])
+
+    def _is_for_it(self, case: Case) -> bool:
+        """Whether a recorded question can be put to the candidate."""
+        if self.asked.skips(case, self.target.case):
+            return False
+        known = self.candidate.by_case if isinstance(self.candidate, Outputs) else {}
+        return self.candidate.callable or case.id in known
 
     def _following(self, case: Case) -> Iterator[Case]:
         """What follows from the case and from what the candidate takes."""

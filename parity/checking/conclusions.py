@@ -17,7 +17,7 @@ from parity.cases.case import Case
 from parity.checking.asked import Asked, Result, findings_of
 from parity.checking.case_report import describe
 from parity.errors import CandidateError
-from parity.explaining.blind_spots import adequacy
+from parity.explaining.blind_spots import Adequacy, adequacy
 from parity.explaining.causes import Diagnosis, applies, diagnose
 from parity.explaining.facts import facts
 from parity.explaining.smallest import described, shrink
@@ -108,17 +108,17 @@ def _apart(a: Array, b: Array) -> float:
     return float(np.nan_to_num(apart, nan=np.inf).max(initial=0))
 
 
-def compatible(findings: Sequence[Finding], tolerance: Tolerance) -> str | None:
+def compatible(findings: Sequence[Finding], tolerance: Tolerance) -> Iterator[str]:
     """Which narrower arithmetic would explain the answers, if one does and is not as wide as the signal."""
     if any(finding.case.layer.stateful for finding in findings):
-        return None
+        return
     single = [finding for finding in findings if finding.case.calls == 1]
     for name, arithmetic in NARROWER.items():
         found = [judge_answer(f.case, f.answers[0], tolerance, arithmetic) for f in single]
         if {finding.verdict for finding in found} == {"PASS"}:
             worst = max(finding.tally.worst for finding in found)
-            return f"compatible with {name} (largest {worst:.2g} radii), which is neither a pass nor a cause"
-    return None
+            yield f"compatible with {name} (largest {worst:.2g} radii), which is neither a pass nor a cause"
+            return
 
 
 # --- a FAIL ---
@@ -212,15 +212,15 @@ def _adequate(report: Report, asked: Asked) -> Report:
     seconds = math.inf
     if not asked.settings.strict:
         seconds = max(_BLIND, (time.thread_time() - asked.began) / 2)
-    found = [adequacy(findings_of(results), only, seconds) for results in asked.by_kind()]
-    left = dict.fromkeys(itertools.chain.from_iterable(part.left for part in found))
-    early = f"not looked for whether they would show, for want of time: {', '.join(left)} (--strict takes its time)"
-    return replace(
-        report,
-        blind=tuple(itertools.chain.from_iterable(part.blind for part in found)),
-        visible=tuple(itertools.chain.from_iterable(part.visible for part in found)),
-        known=(early,) if left else (),
-    )
+    total = Adequacy()
+    for results in asked.by_kind():
+        found = adequacy(findings_of(results), only, seconds)
+        total = Adequacy(total.blind + found.blind, total.visible + found.visible, total.left + found.left)
+    known = []
+    if total.left:
+        left = ", ".join(dict.fromkeys(total.left))
+        known = [f"not looked for whether they would show, for want of time: {left} (--strict takes its time)"]
+    return replace(report, blind=total.blind, visible=total.visible, known=tuple(known))
 
 
 # --- what nobody asked ---
@@ -228,19 +228,14 @@ def _adequate(report: Report, asked: Asked) -> Report:
 
 def _not_asked(asked: Asked) -> Iterator[str]:
     """What these questions could not have shown, because nobody put them."""
-    for what, number in asked.skipped.items():
-        yield f"{number} cases with {what}: the candidate has no such parameter"
-    for why, questions in asked.refused.items():
-        yield f"{', '.join(dict.fromkeys(questions))} ({why})"
-    if not asked.candidate.callable:
-        yield "any inputs but these, and a second call"
-    if _without_states(asked):
-        yield "the final state, which was not among the outputs"
+    yield from _left_out(asked)
+    yield from _beside_outputs(asked)
     yield from _unvaried(asked)
-    if asked.ever(_stateful) and not asked.ever(lambda case: case.calls > 1):
+    if asked.ever(_stateful) and not asked.ever(_of_several_calls):
         yield "the state that a stateful layer keeps between calls"
     if asked.cases:
         yield f"more than {max(case.timesteps for case in asked.cases):,} timesteps"
+        # of a probe each row is a question of its own
         yield f"batches above {max(case.batch for case in asked.cases if not case.rows):,}"
 
 
@@ -248,10 +243,26 @@ def _stateful(case: Case) -> bool:
     return case.layer.stateful
 
 
-def _without_states(asked: Asked) -> bool:
-    """Whether outputs were given alone, of a layer that returns its states too."""
+def _of_several_calls(case: Case) -> bool:
+    return case.calls > 1
+
+
+def _left_out(asked: Asked) -> Iterator[str]:
+    """Questions that were there to be put."""
+    for what, number in asked.skipped.items():
+        yield f"{number} cases with {what}: the candidate has no such parameter"
+    for why, questions in asked.refused.items():
+        yield f"{', '.join(dict.fromkeys(questions))} ({why})"
+
+
+def _beside_outputs(asked: Asked) -> Iterator[str]:
+    """What cannot be asked of outputs that are there already."""
+    if asked.candidate.callable:
+        return
+    yield "any inputs but these, and a second call"
     alone = isinstance(asked.candidate, Outputs) and asked.candidate.single
-    return alone and asked.ever(lambda case: len(case.output_shapes) > 1)
+    if alone and asked.ever(lambda case: len(case.output_shapes) > 1):
+        yield "the final state, which was not among the outputs"
 
 
 def _unvaried(asked: Asked) -> Iterator[str]:

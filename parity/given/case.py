@@ -44,14 +44,17 @@ class Inputs:
 
 def check_shape(input_shape: Any) -> None:
     """InputError for what is neither None nor one or two sizes."""
-    if input_shape is None:
-        return
-    sizes = input_shape if isinstance(input_shape, tuple | list) else ()
-    if len(sizes) not in (1, 2) or not all(isinstance(n, int) and n > 0 for n in sizes):
+    if input_shape is not None and not _are_sizes(input_shape):
         raise InputError(
             f"input_shape: expected (timesteps, input_dim), both at least 1, or (timesteps,) of token ids; "
             f"received {input_shape!r}"
         )
+
+
+def _are_sizes(value: Any) -> bool:
+    if not isinstance(value, tuple | list) or len(value) not in (1, 2):
+        return False
+    return all(isinstance(size, int) and size > 0 for size in value)
 
 
 def make_case(layer: Layer, inputs: Inputs, static: tuple[int | None, int | None], seed: int) -> Case:
