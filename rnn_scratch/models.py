@@ -106,7 +106,7 @@ class Model(Layer):
         self.check_inputs(x)
         found: dict[str, Values] = {}
         after: States = ()
-        for name, outputs, own in self.run({"x": x}, {}, self.initial_states(len(x)), whole=sequences):
+        for name, outputs, own in self.run(self._by_name(x), {}, self.initial_states(len(x)), whole=sequences):
             found[name] = only(outputs)
             after += own
         self.keep(after)

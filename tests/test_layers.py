@@ -8,25 +8,14 @@ import warnings
 from itertools import combinations, product
 
 import keras
-import ml_dtypes
 import numpy as np
 import pytest
 import tf_keras
 from helpers import assert_same, draw, forward, keras_outputs, pair, weights
 
 import parity
-from parity.rounding.arithmetic import ARITHMETIC
-from parity.rounding.balls import Ball, on_balls
 from rnn_scratch import (
-    BatchNormalization,
-    Bidirectional,
-    Dense,
-    Masking,
-    Model,
-    Node,
-    Sequential,
     SimpleRNN,
-    TimeDistributed,
 )
 from rnn_scratch.activations import ACTIVATIONS
 from rnn_scratch.cells import CELLS
@@ -632,43 +621,6 @@ def test_weights_that_are_set_are_used_and_checked():
         bare.Wh = Wh[:4]
 
 
-# --- the layers that a layer is made of ---
-
-
-def nested():
-    Wx, Wh, b = weights(UNITS, INPUT_DIM)
-    directions = Bidirectional(SimpleRNN(Wx, Wh, b, return_sequences=True), SimpleRNN(Wx, Wh, return_sequences=True))
-    return Sequential([directions, TimeDistributed(Dense(np.ones((2, 2 * UNITS)), np.ones(2), name="head"))])
-
-
-def test_a_walk_goes_through_every_layer_once_and_names_its_weights():
-    model = nested()
-    paths = ["", "bidirectional", "bidirectional.forward", "bidirectional.backward"]
-    paths += ["time_distributed", "time_distributed.layer"]
-    assert [path for path, _ in model.walk()] == paths
-    named = [f"{path}.{name}" for path, layer in model.walk() for name in layer.own_weights]
-    assert named == list(model.weights)
-    assert named[-2:] == ["time_distributed.layer.W", "time_distributed.layer.b"]
-    assert [layer.use_bias for layer in model.every(Dense)] == [True]
-    assert [layer.cell.use_bias for layer in model.every(SimpleRNN)] == [True, False]
-
-
-def test_mapped_hands_over_each_array_with_its_layer():
-    model, seen = nested(), []
-
-    def double(layer, name, array):
-        seen.append((layer, name))
-        return 2 * array
-
-    twin = model.mapped(double)
-    names = [(layer, name) for _, layer in model.walk() for name in (*layer.matrices, "b") if layer.own_weights]
-    assert seen == names  # the bias that one half is without counts too
-    assert all(np.array_equal(twin.weights[name], 2 * array) for name, array in model.weights.items())
-    assert twin.weights.keys() == model.weights.keys()
-    (dense,) = model.every(Dense)
-    assert (dense.W == 1).all()
-
-
 # --- the loop over time ---
 
 
@@ -709,153 +661,3 @@ def test_the_mask_rule_on_all_steps_at_once_is_that_of_each_step():
     assert_same(rule.visible(every, h), np.where(rule.shown[..., None], h, 0))
     (states,) = rule.states(every, (h,), (last,))
     assert_same(states, rule.output(every, h, last))
-
-
-# --- models ---
-
-
-def chain_of_two(**changed):
-    Wx, Wh, b = weights(UNITS, INPUT_DIM)
-    nodes = {
-        "first": Node(SimpleRNN(Wx, Wh, b), ("x",)),
-        "head": Node(Dense(draw(2, UNITS), np.ones(2)), ("first",)),
-    }
-    return Model({**nodes, **changed}, output_names=("head",), name="two")
-
-
-def test_a_model_of_nodes_is_the_chain_of_its_layers():
-    model, x = chain_of_two(), draw(BATCH, TIMESTEPS, INPUT_DIM)
-    chain = Sequential([node.layer for node in model.nodes.values()])
-    assert np.array_equal(model(x), chain(x))
-    assert model.output_shapes(x.shape) == chain.output_shapes(x.shape) == ((BATCH, 2),)
-    assert list(model.weights) == ["first.Wx", "first.Wh", "first.b", "head.W", "head.b"]
-    assert [node.inputs for node in chain.nodes.values()] == [("x",), ("simple_rnn",)]
-    assert (chain.input_names, chain.output_names) == (("x",), ("dense",))
-    other = model.mapped(lambda layer, name, array: 2 * array)
-    assert other.nodes["head"].layer is other.parts["head"]
-    assert not np.allclose(other(x), chain(x))
-
-
-def test_a_model_runs_node_by_node():
-    model, x = chain_of_two(), draw(BATCH, TIMESTEPS, INPUT_DIM)
-    states = model.initial_states(BATCH)
-    (first, (h,), after), (head, (y,), none) = model.run({"x": x}, {}, states)
-    assert (first, head, none) == ("first", "head", ())
-    assert np.array_equal(after[0], h)
-    assert np.array_equal(y, model(x))
-    (_, (whole,), _), (_, (same,), _) = model.run({"x": x}, {}, states, whole=True)
-    assert whole.shape == (BATCH, TIMESTEPS, UNITS)
-    assert np.array_equal(whole[:, -1], h)
-    assert np.array_equal(same, y)
-    outputs = model.outputs(x, sequences=True)
-    assert list(outputs) == ["first", "head"]
-    assert np.array_equal(outputs["first"], whole)
-
-
-@pytest.mark.parametrize(
-    "inputs",
-    [{"first": ("y",)}, {"head": ("x",)}, {"head": ("first", "x")}, {"head": ("first",), "beside": ("first",)}],
-    ids=["another input", "past a layer", "two inputs", "a branch"],
-)
-def test_what_is_no_chain_is_refused(inputs):
-    nodes = chain_of_two().nodes
-    other = {name: Node(nodes.get(name, nodes["head"]).layer, fed) for name, fed in inputs.items()}
-    with pytest.raises(ValueError, match="model: expected layers one after another"):
-        chain_of_two(**other)
-
-
-# --- batch normalization ---
-
-FEATURES = 5
-NORMALIZATIONS = {"whole": (True, True), "no scale": (False, True), "no center": (True, False), "bare": (False, False)}
-
-
-def normalizations(scale=True, center=True, dtype="float64", library=keras, epsilon=1e-3, mean=1.0, ndim=3):
-    """The same layer twice: rnn_scratch's and Keras's, which keeps to the number of axes that it was built for."""
-    gamma, beta = (draw(FEATURES, seed=seed) if there else None for seed, there in ((1, scale), (2, center)))
-    arrays = [gamma, beta, mean * draw(FEATURES, seed=3), draw(FEATURES, seed=4) ** 2]
-    arrays = [None if array is None else array.astype(dtype) for array in arrays]
-    layer = library.layers.BatchNormalization(scale=scale, center=center, epsilon=epsilon, dtype=dtype)
-    layer.build((*[None] * (ndim - 1), FEATURES))
-    layer.set_weights([array for array in arrays if array is not None])
-    return BatchNormalization(*arrays, epsilon=epsilon), layer
-
-
-@pytest.mark.parametrize("library", [keras, tf_keras], ids=lambda library: library.__name__)
-@pytest.mark.parametrize("parts", NORMALIZATIONS)
-def test_batch_normalization(parts, library):
-    for shape in ((BATCH, FEATURES), (BATCH, 2, 3, FEATURES), (BATCH, TIMESTEPS, FEATURES)):
-        scratch, layer = normalizations(*NORMALIZATIONS[parts], library=library, epsilon=0.01, ndim=len(shape))
-        assert_same(scratch(draw(*shape)), np.asarray(layer(draw(*shape), training=False)))
-    x = draw(BATCH, TIMESTEPS, FEATURES)
-    assert_same(scratch(x, mask=x[..., 0] > 0), scratch(x))
-    for name, array in scratch.weights.items():
-        assert not np.allclose(scratch.replace(**{name: array + 0.1})(x), scratch(x))
-    assert len(scratch.weights) == 2 + sum(NORMALIZATIONS[parts])
-    other, _ = normalizations(*NORMALIZATIONS[parts], epsilon=0.02)
-    assert not np.allclose(other(x), scratch(x))
-
-
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_batch_normalization_of_16_bits_is_computed_in_32(dtype):
-    dtype = np.dtype(getattr(ml_dtypes, dtype, dtype))
-    scratch, layer = normalizations(dtype=dtype, mean=30.0)
-    x = draw(BATCH, TIMESTEPS, FEATURES).astype(dtype)
-    y, expected = scratch(x), np.asarray(layer(keras.ops.convert_to_tensor(x), training=False))
-    assert (y.dtype, expected.dtype) == (dtype, dtype)
-    y, expected = y.astype("float64"), expected.astype("float64")
-    unit = float(ml_dtypes.finfo(dtype).eps)
-    assert np.abs(y - expected).max() <= unit * np.abs(expected).max()
-    assert (y == expected).mean() > 0.9  # it was rounded once, at the end
-    gamma, beta, mean, variance = (array.astype(dtype) for array in scratch.weights.values())
-    within = (x - mean) / np.sqrt(variance + dtype.type(1e-3)) * gamma + beta
-    assert (within.astype("float64") == expected).mean() < 0.9
-
-
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-@pytest.mark.parametrize("mean", [1.0, 1000.0])
-def test_batch_normalization_on_balls_contains_every_way_to_compute_it(dtype, mean):
-    scratch, layer = normalizations(dtype=dtype, mean=mean)
-    x = draw(BATCH, TIMESTEPS, FEATURES, dtype=dtype)
-    ball, _ = on_balls(scratch).forward(Ball(x.astype("float64"), ARITHMETIC[dtype]), None, ())
-    gamma, beta, mean, variance = scratch.weights.values()
-    root = np.sqrt(variance + np.asarray(1e-3, dtype))
-    ways = {
-        "rnn_scratch": scratch(x),
-        "Keras": np.asarray(layer(x, training=False)),
-        "one thing after another": (x - mean) / root * gamma + beta,
-        "a constant": x * (gamma / root) + (beta - mean * gamma / root),
-    }
-    assert [name for name, y in ways.items() if not ball.contains(y).all()] == []
-    for wrong in (scratch.replace(beta=beta + mean / 64)(x), scratch(x) * np.asarray(1.1, dtype)):
-        assert not ball.contains(wrong).all()
-    assert ball.radius.max() < 0.1 * np.abs(ball.mid).max()
-
-
-def test_batch_normalization_in_a_model():
-    scratch, _ = normalizations()
-    Wx, Wh, b = weights(UNITS, FEATURES)
-    recurrent_layer = SimpleRNN(Wx, Wh, b)
-    model = Sequential([Masking(dtype="float64"), scratch, recurrent_layer])
-    x = draw(BATCH, TIMESTEPS, FEATURES)
-    x[1, 4:] = 0
-    mask = x.any(axis=-1)
-    assert_same(model(x), recurrent_layer(scratch(x), mask=mask))
-    assert not np.allclose(model(x), recurrent_layer(scratch(x)))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"mean": np.ones((2, 3))}, r"mean: expected shape \(features,\), at least 1; received \(2, 3\)"),
-        ({"beta": np.ones(3)}, r"beta: expected shape \(5,\) \(mean has 5 features\); received \(3,\)"),
-        ({"gamma": np.ones(5, "float32")}, "gamma: expected float64, the dtype of mean; received float32"),
-    ],
-    ids=["mean", "beta", "dtype"],
-)
-def test_batch_normalization_names_arrays_that_do_not_fit(change, message):
-    scratch, _ = normalizations()
-    with pytest.raises(ValueError, match=message):
-        scratch.replace(**change)
-    with pytest.raises(ValueError, match=r"x: expected shape \(batch, ..., 5\); received \(3, 4\)"):
-        scratch(draw(3, 4))
