@@ -251,6 +251,40 @@ def test_layers_without_a_size_of_their_own(tmp_path, to, first):
     assert report.verdict == "PASS", str(report)
 
 
+def directions_of(forward, backward, **settings):
+    """A model of one Bidirectional that Keras takes, with random weights."""
+    layer = keras.layers.Bidirectional(forward, backward_layer=backward, **settings)
+    model = keras.Sequential([keras.Input((None, 4)), layer])
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.standard_normal(w.shape) / 2 for w in model.get_weights()])
+    return model
+
+
+UNLIKE = {
+    "kinds": lambda of: (of.LSTM(3), of.GRU(3, go_backwards=True)),
+    "sizes": lambda of: (of.LSTM(3), of.LSTM(2, go_backwards=True)),
+    "one bias": lambda of: (of.LSTM(3, use_bias=False), of.LSTM(3, go_backwards=True)),
+    "turned": lambda of: (of.GRU(3, go_backwards=True), of.GRU(3)),
+}
+
+
+@pytest.mark.parametrize("to", ["onnx", "torch", "c"])
+@pytest.mark.parametrize("name", UNLIKE)
+def test_directions_that_are_not_alike(tmp_path, name, to):
+    """ONNX and torch have one operator for both, which goes forward first; C has a loop for each."""
+    if to == "torch":
+        pytest.importorskip("torch")
+    model = directions_of(*UNLIKE[name](keras.layers))
+    scratch = parity.from_keras(model)
+    if to in ("onnx", "torch"):
+        with pytest.raises(UnsupportedError, match=f"bidirectional.*: {to} .*; received "):
+            ports.write(scratch, to)
+        return
+    path = saved(tmp_path, ports.write(scratch, to), to)
+    report = parity.check(porting.candidate(path, to, scratch), model, input_shape=(7, 4))
+    assert report.verdict == "PASS", str(report)
+
+
 @pytest.mark.parametrize("to", ["onnx", "c"])
 def test_a_model_that_says_no_size(to):
     with pytest.raises(UnsupportedError, match="activation: no layer in it says how many features it takes"):

@@ -81,6 +81,26 @@ def suffixes(layer: Bidirectional, layout: Layout) -> Mapping[str, str]:
 @registry.expect_portable.register(Bidirectional)
 def expect_portable(layer: Bidirectional, to: str) -> None:
     expect_both_portable(layer, layer.directions, to)
+    if to in ("onnx", "torch"):  # which have one operator for both directions
+        _expect_alike(layer, to)
+
+
+def _expect_alike(layer: Bidirectional, to: str) -> None:
+    forward, backward = layer.directions
+    said = [_described(half, to) for half in layer.directions]
+    if said[0] != said[1]:
+        raise UnsupportedError(f"{layer.name}: {to} has directions that are alike; received {' and '.join(said)}")
+    if forward.go_backwards or not backward.go_backwards:
+        turned = " and ".join(str(half.go_backwards) for half in layer.directions)
+        raise UnsupportedError(f"{layer.name}: {to} has go_backwards False and True; received {turned}")
+
+
+def _described(half: Recurrent, to: str) -> str:
+    """All that must be the same in both directions."""
+    words = [f"{half.kind} of {half.units} units", "with a bias" if half.cell.use_bias else "without a bias"]
+    if to == "torch":
+        words.append(half.cell.settings["activation"])
+    return " ".join(words)
 
 
 @registry.onnx.register(Bidirectional)
@@ -134,9 +154,9 @@ def c(layer: Bidirectional, source: Source, path: str, x: Rows, target: str | No
     first, second = (dotted(path, name) for name in layer.parts)
     how = {"concat": "=", "mul": "*="}.get(layer.merge_mode, "+=")
     offset = forward.units if layer.merge_mode == "concat" else 0
-    c_direction(source, forward, first, x.name, Output(y, layer.units), backwards=False)
+    c_direction(source, forward, first, x.name, Output(y, layer.units), backwards=forward.go_backwards)
     onto = Output(y, layer.units, offset, how, turned=True)
-    c_direction(source, backward, second, x.name, onto, backwards=True)
+    c_direction(source, backward, second, x.name, onto, backwards=backward.go_backwards)
     count = x.steps if layer.return_sequences else "1"
     if layer.merge_mode == "ave":
         source.add(f"    for (size_t n = 0; n < (size_t){count} * {layer.units}; n++)\n        {y}[n] *= 0.5f;")
