@@ -17,8 +17,8 @@ Mask = NDArray[np.bool_]
 Values: TypeAlias = Any
 """An array, or what behaves like one: `parity` runs the same equations on balls, which is how it knows what rounding
 may do to them. An equation asks no more of it than `dot`, `+`, `-`, `*`, `/`, slices, `shape`, `dtype`, `astype`,
-`reshape`, NumPy's `where`, `stack`, `concatenate` and `zeros_like`; `through(activation)`, `blend(a, b)` and `sqrt()`,
-which arrays have not. No type says that of both: NumPy's own operators promise an array of each."""
+`reshape`, NumPy's `where`, `stack`, `concatenate` and `zeros_like`; and, which arrays have not, `through(activation)`,
+`blend(a, b)` and `normalized(...)`. No type says that of both: NumPy's own operators promise an array of each."""
 
 States = tuple[Values, ...]
 

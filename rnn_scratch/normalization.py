@@ -54,7 +54,9 @@ class BatchNormalization(Layer):
     def normalized(self, x: Values) -> Values:
         # not the docstring's order: Keras multiplies by one factor and adds one constant, and where the mean is large
         # beside x - mean this is what its rounding goes by
-        factor = self.gamma / _root(self.variance + self.epsilon)
+        if not isinstance(x, np.ndarray):  # it knows what else may be done with such a factor and constant
+            return x.normalized(self.gamma, self.beta, self.mean, self.variance, self.epsilon)
+        factor = self.gamma / np.sqrt(self.variance + self.epsilon)
         return x * factor + (self.beta - self.mean * factor)
 
     def check_inputs(self, x: Array) -> None:
@@ -77,7 +79,3 @@ class BatchNormalization(Layer):
     @property
     def input_dim(self) -> int:
         return self.units
-
-
-def _root(values: Values) -> Values:
-    return np.sqrt(values) if isinstance(values, np.ndarray) else values.sqrt()

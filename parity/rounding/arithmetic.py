@@ -106,6 +106,11 @@ class Arithmetic:
         underflow = 3 * self.tiny * (1 + sum(map(largest_finite, magnitudes)))
         return 3 * (self.unit + REFERENCE_UNIT) * size + underflow
 
+    def normalization_error(self, size: Array, scale: float) -> Array:
+        """Of gamma (x - mean) / sqrt(variance + epsilon) + beta in any of its forms, beside what the factor is off by:
+        four roundings on the longest path, or three and that of a weight that the factor is folded into."""
+        return 4 * (self.unit + REFERENCE_UNIT) * size + 4 * self.tiny * (1 + scale)
+
     def cast_error(self, values: Array, source: "Arithmetic") -> Array | float:
         """Of values brought from another arithmetic to this one."""
         if self.unit <= source.unit:
@@ -133,6 +138,10 @@ class Arithmetic:
         if not self.inputs:
             return None
         return np.asarray(size * size.dtype.type(2.001 * self.inputs))  # both factors of each product
+
+    def folded_error(self, size: Array) -> Array:
+        """Of sums of that size whose weights and biases have another layer folded into them, and are stored so."""
+        return np.asarray(size * size.dtype.type(2.001 * self.unit))
 
     def exact(self, size: Array | float, grain: float) -> bool:
         """Whether sums of terms up to that size, all multiples of that power of two, round nowhere."""

@@ -22,7 +22,7 @@ from parity.rounding.factors import Factor
 from parity.rounding.functions import activated
 from parity.rounding.magnitudes import is_number, is_power_of_two
 from parity.rounding.perturbed import Flags
-from parity.rounding.terms import Terms, merged
+from parity.rounding.terms import Made, Terms, merged
 from rnn_scratch.activations import Activation, get
 from rnn_scratch.base import Layer, Values
 
@@ -34,7 +34,7 @@ class Ball:
 
     mid: (rows, n) float64. rad: the same shape, or None for zero. relative: a number or (rows, 1), for states that a
     candidate may keep wider than it returns them. may_overflow: where some order of the sums leaves the candidate's
-    range, or None for nowhere.
+    range, or None for nowhere. made: of what, for the neighbour that may be folded into it.
 
     An operation contains what any correct arithmetic makes of any of the values inside. One that has no rule here
     raises TypeError.
@@ -49,10 +49,11 @@ class Ball:
         rad: Array | None = None,
         relative: Array | float = 0.0,
         may_overflow: Flags | None = None,
+        made: Made | None = None,
     ) -> None:
         self.mid, self.arithmetic = mid, arithmetic
         self.rad, self.relative = rad, relative
-        self.may_overflow = may_overflow
+        self.may_overflow, self.made = may_overflow, made
 
     @property
     def radius(self) -> Array:
@@ -156,6 +157,32 @@ class Ball:
         mid = self.mid * a.mid + (1 - self.mid) * b.mid
         return self._rounded(mid, moved + own, size, a, b)
 
+    def normalized(self, gamma: "Ball", beta: "Ball", mean: "Ball", variance: "Ball", epsilon: float) -> "Ball":
+        """gamma (x - mean) / sqrt(variance + epsilon) + beta for x = self, in any form: one factor and one constant, or
+        these folded into the sums that x is, or as they may be folded into the sums that are made of it."""
+        factor = gamma / (variance + epsilon).sqrt()
+        k, d_k = np.abs(factor.mid), factor.radius
+        d, centre = self._as_read() + mean.radius, np.abs(mean.mid)
+        summed = self.made if self.made is not None and not self.made.normalized else None
+        x = np.abs(self.mid) + d
+        x = x if summed is None else np.maximum(x, summed.size)
+        shift = centre * k + np.abs(beta.mid)
+        size = x * k + shift
+        scale = max(map(magnitudes.largest_finite, (x, k, centre)))
+        own = self.arithmetic.normalization_error(size, scale)
+        if summed is not None:  # the bias may hold the constant, and be the first of its terms, not the last
+            own = own + self._constant_first(summed, np.broadcast_to(shift, size.shape), scale)
+        rad = d * (k + d_k) + (x + centre) * d_k + beta.radius + own
+        y = self._rounded((self.mid - mean.mid) * factor.mid + beta.mid, rad, size, factor)
+        known = np.where(np.isfinite(size), size, 0).astype(y.arithmetic.radii)
+        y.made = Made(known, 3, scale, normalized=True)
+        return y
+
+    def _constant_first(self, summed: Made, size: Array, scale: float) -> Array:
+        """What is rounded of a constant of that size at each later term of a sum."""
+        stored = size if self.arithmetic.stores else None
+        return self.arithmetic.total_error(np.asarray(summed.count) + 2, size, scale, 0.0, stored, None)
+
     def through(self, f: Activation) -> "Ball":
         """f of these values, off by what f may be off by."""
         e = self.radius.astype(self.arithmetic.radii)
@@ -212,7 +239,7 @@ class Ball:
         """In another arithmetic; a narrower one rounds."""
         to = self.arithmetic.to(dtype)
         rad = self.radius + to.cast_error(self.mid, self.arithmetic)
-        return Ball(self.mid, to, np.asarray(rad, to.radii), may_overflow=self.may_overflow)
+        return Ball(self.mid, to, np.asarray(rad, to.radii), may_overflow=self.may_overflow, made=self.made)
 
     def reshape(self, *shape: int) -> "Ball":
         return self._each(lambda array: array.reshape(*shape))
@@ -225,7 +252,8 @@ class Ball:
         rad, relative = (self.rad, self.relative) if alike else (self.radius, 0.0)
         overflow = None if self.may_overflow is None else change(np.broadcast_to(self.may_overflow, self.shape))
         rad = None if rad is None else change(rad)
-        return Ball(change(self.mid), self.arithmetic, rad, relative, overflow)
+        made = None if self.made is None else self.made.changed(change, self.shape)
+        return Ball(change(self.mid), self.arithmetic, rad, relative, overflow, made)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         """np.where, np.stack, np.concatenate and np.zeros_like of balls, which are balls."""
@@ -248,7 +276,7 @@ class Ball:
         size = factor.bound(magnitude)
         spread = self._spread(size, magnitude, factor)
         mid = self.mid.dot(factor.W)
-        return Sum(
+        total = Sum(
             mid,
             arithmetic,
             size=size if spread is None else size + spread,
@@ -259,6 +287,9 @@ class Ball:
             grain=0.0 if spread is not None else self._grain(factor, float(size.max())),
             lost=None if self.may_overflow is None else np.asarray(self.may_overflow.any(axis=-1, keepdims=True)),
         )
+        if self.made is None or not self.made.normalized:
+            return total
+        return total.folded(factor.bound(self.made.size), self.made.scale)
 
     def _magnitude(self) -> Array:
         magnitude = np.abs(self.mid.astype(self.arithmetic.radii))
@@ -324,7 +355,8 @@ class Sum(Terms):
         if self.spread is not None:
             e += self.spread
         mid, rad, overflow = activated(f, self.mid, e, self.arithmetic, terms=self.size, lost=self.lost)
-        return Ball(mid, self.arithmetic, rad, may_overflow=overflow)
+        made = Made(self.size, self.terms, self.scale) if f is _LINEAR else None
+        return Ball(mid, self.arithmetic, rad, may_overflow=overflow, made=made)
 
 
 Operand = Ball | Sum | Array | float

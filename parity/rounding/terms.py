@@ -1,5 +1,6 @@
 """Terms of a sum that nobody has rounded yet, because nobody knows in which order the candidate adds them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -14,6 +15,28 @@ Array = NDArray[Any]
 
 _ENLARGED = 1 + 2**-23
 """More than a cast to float32 takes away."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a rounded value was made of, where a candidate may have made it otherwise: by folding a normalization into
+    the linear layer before it or after it.
+
+    size: the sum of its terms' magnitudes, of the value's shape. count: how many terms. scale: the largest factor.
+    normalized: whether it is gamma (x - mean) / sqrt(variance + epsilon) + beta; else it is a sum of products.
+    """
+
+    size: Array
+    count: NDArray[Any] | int
+    scale: float
+    normalized: bool = False
+
+    def changed(self, change: Callable[[Array], Array], shape: tuple[int, ...]) -> Self:
+        """Of values of that shape, taken apart or put into another one."""
+        count = self.count
+        if isinstance(count, np.ndarray) and count.size > 1:
+            count = change(np.broadcast_to(count, shape))
+        return replace(self, size=change(np.broadcast_to(self.size, shape)), count=count)
 
 
 @dataclass
@@ -83,6 +106,21 @@ class Terms:
                 grain=0.0,
                 lost=may_overflow,
             )
+        )
+
+    def folded(self, size: Array, scale: float) -> Self:
+        """The same sum of what a normalization put out, which may be folded into it: then each factor is two terms,
+        of which one goes into the bias first. size: the magnitudes of all those terms."""
+        spread = _added(self.spread, self.arithmetic.folded_error(size))
+        assert spread is not None
+        return replace(
+            self,
+            size=size + spread,
+            spread=spread,
+            terms=2 * self.terms + 2,
+            stored=None if self.stored is None else size,
+            scale=max(self.scale, scale),
+            grain=0.0,
         )
 
     def __getitem__(self, index: Any) -> Self:
