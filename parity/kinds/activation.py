@@ -8,7 +8,7 @@ from parity.adapters.keras.attributes import activation_in, activation_name
 from parity.adapters.keras.precision import dtype_of
 from parity.cases.drawing import named_dtype
 from parity.kinds import registry
-from parity.kinds.registry import Array, Convert, KerasLayer
+from parity.kinds.registry import Convert, Described, Extra, KerasLayer, Parts, Weights
 from parity.ports import torch as torch_port
 from parity.ports.c_source import Rows, Source, applied
 from parity.ports.onnx_graph import Graph
@@ -22,7 +22,7 @@ def take(layer: KerasLayer, convert: Convert) -> Layer:
 
 
 @registry.make.register(Activation)
-def make(layer: Activation, module: ModuleType, extra: Mapping[str, Any]) -> KerasLayer:
+def make(layer: Activation, module: ModuleType, extra: Extra) -> KerasLayer:
     name = activation_in(module, layer.activation.name)
     return module.layers.Activation(name, dtype=layer.dtype.name, **extra)
 
@@ -38,7 +38,7 @@ def describe(layer: Activation) -> dict[str, Any]:
 
 
 @registry.rebuild.register("activation")
-def rebuild(described: Mapping[str, Any], weights: Mapping[str, Array], parts: Mapping[str, Layer]) -> Layer:
+def rebuild(described: Described, weights: Weights, parts: Parts) -> Layer:
     return Activation(described["activation"], dtype=named_dtype(described["dtype"]))
 
 

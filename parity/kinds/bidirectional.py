@@ -9,7 +9,7 @@ import numpy as np
 from parity.errors import UnsupportedError
 from parity.kinds import registry
 from parity.kinds.recurrent import c_direction, expect_both_portable, onnx_node, torch_module
-from parity.kinds.registry import Array, Convert, KerasLayer
+from parity.kinds.registry import Convert, Described, Extra, KerasLayer, Parts, Weights
 from parity.ports.c_loop import Output
 from parity.ports.c_source import Rows, Source
 from parity.ports.layouts import Layout
@@ -39,7 +39,7 @@ def _half(layer: KerasLayer, half: Layer) -> Recurrent:
 
 
 @registry.make.register(Bidirectional)
-def make(layer: Bidirectional, module: ModuleType, extra: Mapping[str, Any]) -> KerasLayer:
+def make(layer: Bidirectional, module: ModuleType, extra: Extra) -> KerasLayer:
     # Keras sets zero_output_for_mask of both halves itself, and refuses it beside return_sequences=False.
     forward, backward = (registry.make(half, module, {"zero_output_for_mask": False}) for half in layer.directions)
     name = {"name": extra["name"]} if "name" in extra else {}
@@ -60,7 +60,7 @@ def describe(layer: Bidirectional) -> dict[str, Any]:
 
 
 @registry.rebuild.register("bidirectional")
-def rebuild(described: Mapping[str, Any], weights: Mapping[str, Array], parts: Mapping[str, Layer]) -> Layer:
+def rebuild(described: Described, weights: Weights, parts: Parts) -> Layer:
     forward, backward = parts.values()
     assert isinstance(forward, Recurrent)
     assert isinstance(backward, Recurrent)

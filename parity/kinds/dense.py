@@ -10,7 +10,7 @@ from parity.adapters.keras.attributes import activation_in, activation_name, set
 from parity.adapters.keras.precision import dtype_of
 from parity.cases.drawing import draw_weight
 from parity.kinds import registry
-from parity.kinds.registry import Array, Arrays, Convert, KerasLayer
+from parity.kinds.registry import Array, Arrays, Convert, Described, Extra, KerasLayer, Parts, Weights
 from parity.ports import torch as torch_port
 from parity.ports.c_source import Rows, Source, applied, plain
 from parity.ports.layouts import Layout, expect_arrays
@@ -26,7 +26,7 @@ def take(layer: KerasLayer, convert: Convert) -> Layer:
 
 
 @registry.make.register(Dense)
-def make(layer: Dense, module: ModuleType, extra: Mapping[str, Any]) -> KerasLayer:
+def make(layer: Dense, module: ModuleType, extra: Extra) -> KerasLayer:
     activation = activation_in(module, layer.activation.name)
     settings = {"activation": activation, "use_bias": layer.use_bias, "dtype": layer.dtype.name, **extra}
     return module.layers.Dense(layer.units, **settings)
@@ -48,7 +48,7 @@ def describe(layer: Dense) -> dict[str, Any]:
 
 
 @registry.rebuild.register("dense")
-def rebuild(described: Mapping[str, Any], weights: Mapping[str, Array], parts: Mapping[str, Layer]) -> Layer:
+def rebuild(described: Described, weights: Weights, parts: Parts) -> Layer:
     return Dense(weights.get("W"), weights.get("b"), activation=described["activation"])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from parity.adapters.keras.precision import dtype_of
 from parity.cases.drawing import named_dtype
 from parity.kinds import registry
-from parity.kinds.registry import Array, Convert, KerasLayer
+from parity.kinds.registry import Convert, Described, Extra, KerasLayer, Parts, Weights
 from parity.ports.c_source import Rows, Source
 from parity.ports.onnx_graph import Graph
 from rnn_scratch import Dropout
@@ -27,7 +27,7 @@ def take(layer: KerasLayer, convert: Convert) -> Layer:
 
 
 @registry.make.register(Dropout)
-def make(layer: Dropout, module: ModuleType, extra: Mapping[str, Any]) -> KerasLayer:
+def make(layer: Dropout, module: ModuleType, extra: Extra) -> KerasLayer:
     return module.layers.Dropout(0.0, dtype=layer.dtype.name, **extra)
 
 
@@ -42,7 +42,7 @@ def describe(layer: Dropout) -> dict[str, Any]:
 
 
 @registry.rebuild.register("dropout")
-def rebuild(described: Mapping[str, Any], weights: Mapping[str, Array], parts: Mapping[str, Layer]) -> Layer:
+def rebuild(described: Described, weights: Weights, parts: Parts) -> Layer:
     return Dropout(dtype=named_dtype(described["dtype"]))
 
 

@@ -11,7 +11,7 @@ from parity.adapters.keras.precision import dtype_of
 from parity.cases.drawing import draw_weight
 from parity.errors import UnsupportedError
 from parity.kinds import registry
-from parity.kinds.registry import Array, Arrays, Convert, KerasLayer
+from parity.kinds.registry import Array, Arrays, Convert, Described, Extra, KerasLayer, Parts, Weights
 from parity.ports.c_source import Rows, Source, plain
 from parity.ports.layouts import Layout, expect_arrays
 from parity.ports.onnx_graph import Graph
@@ -26,7 +26,7 @@ def take(layer: KerasLayer, convert: Convert) -> Layer:
 
 
 @registry.make.register(Embedding)
-def make(layer: Embedding, module: ModuleType, extra: Mapping[str, Any]) -> KerasLayer:
+def make(layer: Embedding, module: ModuleType, extra: Extra) -> KerasLayer:
     tokens, width = layer.E.shape
     return module.layers.Embedding(tokens, width, mask_zero=layer.mask_zero, dtype=layer.dtype.name, **extra)
 
@@ -42,7 +42,7 @@ def describe(layer: Embedding) -> dict[str, Any]:
 
 
 @registry.rebuild.register("embedding")
-def rebuild(described: Mapping[str, Any], weights: Mapping[str, Array], parts: Mapping[str, Layer]) -> Layer:
+def rebuild(described: Described, weights: Weights, parts: Parts) -> Layer:
     return Embedding(weights.get("E"), mask_zero=described["mask_zero"])
 
 

@@ -1,6 +1,5 @@
 """Masking: steps all of whose features have one value are masked for the layers after it."""
 
-from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -8,7 +7,7 @@ from parity.adapters.keras.precision import dtype_of
 from parity.cases.drawing import named_dtype
 from parity.errors import UnsupportedError
 from parity.kinds import registry
-from parity.kinds.registry import Array, Convert, KerasLayer
+from parity.kinds.registry import Convert, Described, Extra, KerasLayer, Parts, Weights
 from rnn_scratch import Masking
 from rnn_scratch.layers import Layer
 
@@ -19,7 +18,7 @@ def take(layer: KerasLayer, convert: Convert) -> Layer:
 
 
 @registry.make.register(Masking)
-def make(layer: Masking, module: ModuleType, extra: Mapping[str, Any]) -> KerasLayer:
+def make(layer: Masking, module: ModuleType, extra: Extra) -> KerasLayer:
     return module.layers.Masking(layer.mask_value, dtype=layer.dtype.name, **extra)
 
 
@@ -34,7 +33,7 @@ def describe(layer: Masking) -> dict[str, Any]:
 
 
 @registry.rebuild.register("masking")
-def rebuild(described: Mapping[str, Any], weights: Mapping[str, Array], parts: Mapping[str, Layer]) -> Layer:
+def rebuild(described: Described, weights: Weights, parts: Parts) -> Layer:
     return Masking(described["mask_value"], dtype=named_dtype(described["dtype"]))
 
 

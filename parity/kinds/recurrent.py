@@ -20,7 +20,7 @@ from parity.cases.drawing import draw_weight
 from parity.errors import UnsupportedError
 from parity.kinds import registry
 from parity.kinds.cells import ELSEWHERE
-from parity.kinds.registry import Array, Arrays, Convert, KerasLayer
+from parity.kinds.registry import Array, Arrays, Convert, Described, Extra, KerasLayer, Parts, Weights
 from parity.ports import c_loop
 from parity.ports.c_loop import Output
 from parity.ports.c_source import Rows, Source
@@ -109,7 +109,7 @@ def take(layer: KerasLayer, convert: Convert) -> Layer:
 
 
 @registry.make.register(SimpleRNN, LSTM, GRU)
-def make(layer: Recurrent, module: ModuleType, extra: Mapping[str, Any]) -> KerasLayer:
+def make(layer: Recurrent, module: ModuleType, extra: Extra) -> KerasLayer:
     settings = {**keras_cell_settings(layer.cell, module), **layer.settings, **extra}
     return getattr(module.layers, ELSEWHERE[layer.cell.name].keras)(**settings)
 
@@ -131,7 +131,7 @@ def describe(layer: Recurrent) -> dict[str, Any]:
 
 
 @registry.rebuild.register(*CELLS)
-def rebuild(described: Mapping[str, Any], weights: Mapping[str, Array], parts: Mapping[str, Layer]) -> Layer:
+def rebuild(described: Described, weights: Weights, parts: Parts) -> Layer:
     kind = CELLS[described["kind"]]
     cell = kind(weights.get("Wx"), weights.get("Wh"), weights.get("b"), **described["cell"])
     layer = recurrent(cell, described["settings"])

@@ -117,6 +117,8 @@ class Table(Generic[T]):
 # --- from Keras and back ---
 
 Convert = Callable[[KerasLayer], Layer]
+Extra = Mapping[str, Any]
+"""Arguments of Keras's class, by name."""
 
 take: Table[Callable[[KerasLayer, Convert], Layer]] = Table("from_keras")
 """By Keras's class: take(keras_layer, convert) -> rnn_scratch's layer with its weights and settings. convert: takes the
@@ -133,7 +135,7 @@ def covered() -> str:
 
 
 @_exactly
-def make(layer: Layer, module: ModuleType, extra: Mapping[str, Any]) -> KerasLayer:
+def make(layer: Layer, module: ModuleType, extra: Extra) -> KerasLayer:
     """The Keras layer of that one, not built. module: `keras` or `tf_keras`. extra: further arguments of its class, in
     the place of the layer's own."""
     raise NotImplementedError
@@ -161,7 +163,12 @@ def describe(layer: Layer) -> dict[str, Any]:
     raise NotImplementedError
 
 
-Rebuild = Callable[[Mapping[str, Any], Mapping[str, Array], Mapping[str, Layer]], Layer]
+Described = Mapping[str, Any]
+"""What `describe` said, and the kind, name, dtype and parts."""
+Weights = Mapping[str, Array]
+Parts = Mapping[str, Layer]
+
+Rebuild = Callable[[Described, Weights, Parts], Layer]
 
 rebuild: Table[Rebuild] = Table("rebuild")
 """By `Layer.kind`: rebuild(described, weights, parts) -> the layer. weights: its own arrays by name. parts: the layers

@@ -5,7 +5,7 @@ from types import ModuleType
 from typing import Any
 
 from parity.kinds import registry
-from parity.kinds.registry import Array
+from parity.kinds.registry import Described, Parts, Weights
 from parity.ports.c_source import Rows, Source
 from parity.ports.onnx_graph import Graph
 from parity.ports.packing import below
@@ -21,7 +21,7 @@ def describe(layer: Sequential) -> dict[str, Any]:
 
 
 @registry.rebuild.register("sequential")
-def rebuild(described: Mapping[str, Any], weights: Mapping[str, Array], parts: Mapping[str, Layer]) -> Layer:
+def rebuild(described: Described, weights: Weights, parts: Parts) -> Layer:
     model = Sequential(list(parts.values()))
     model.parts = dict(parts)
     return model

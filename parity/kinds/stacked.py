@@ -1,6 +1,5 @@
 """RNN: stacked cells in one loop. Keras's RNN of a single cell is the layer that is called by the cell's name."""
 
-from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +16,7 @@ from parity.kinds.recurrent import (
     take_cell,
 )
 from parity.kinds.recurrent import take as take_single
-from parity.kinds.registry import Array, Convert, KerasLayer
+from parity.kinds.registry import Convert, Described, Extra, KerasLayer, Parts, Weights
 from rnn_scratch import RNN
 from rnn_scratch.layers import Layer, Recurrent
 
@@ -38,7 +37,7 @@ def take(layer: KerasLayer, convert: Convert) -> Layer:
 
 
 @registry.make.register(RNN)
-def make(layer: RNN, module: ModuleType, extra: Mapping[str, Any]) -> KerasLayer:
+def make(layer: RNN, module: ModuleType, extra: Extra) -> KerasLayer:
     cells = [_keras_cell(part, module) for part in layer.layers]
     settings = {**layer.settings, **extra}
     return module.layers.RNN(cells if len(cells) > 1 else cells[0], dtype=layer.dtype.name, **settings)
@@ -62,6 +61,6 @@ def describe(layer: RNN) -> dict[str, Any]:
 
 
 @registry.rebuild.register("rnn")
-def rebuild(described: Mapping[str, Any], weights: Mapping[str, Array], parts: Mapping[str, Layer]) -> Layer:
+def rebuild(described: Described, weights: Weights, parts: Parts) -> Layer:
     cells = [part.cell for part in parts.values() if isinstance(part, Recurrent)]
     return RNN(cells, **described["settings"])

@@ -6,7 +6,7 @@ from typing import Any
 
 from parity.errors import UnsupportedError
 from parity.kinds import registry
-from parity.kinds.registry import Array, Convert, KerasLayer
+from parity.kinds.registry import Convert, Described, Extra, KerasLayer, Parts, Weights
 from parity.ports.c_source import Rows, Source
 from parity.ports.onnx_graph import Graph
 from parity.ports.packing import below
@@ -31,7 +31,7 @@ def take(layer: KerasLayer, convert: Convert) -> Layer:
 
 
 @registry.make.register(TimeDistributed)
-def make(layer: TimeDistributed, module: ModuleType, extra: Mapping[str, Any]) -> KerasLayer:
+def make(layer: TimeDistributed, module: ModuleType, extra: Extra) -> KerasLayer:
     inner = registry.make(layer.layer, module, {})
     return module.layers.TimeDistributed(inner, dtype=layer.dtype.name, **extra)
 
@@ -47,7 +47,7 @@ def describe(layer: TimeDistributed) -> dict[str, Any]:
 
 
 @registry.rebuild.register("time_distributed")
-def rebuild(described: Mapping[str, Any], weights: Mapping[str, Array], parts: Mapping[str, Layer]) -> Layer:
+def rebuild(described: Described, weights: Weights, parts: Parts) -> Layer:
     return TimeDistributed(*parts.values())
 
 
