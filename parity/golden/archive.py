@@ -32,9 +32,11 @@ def written(index: Index, arrays: Mapping[str, Array]) -> bytes:
     """The bytes of a file."""
     dtypes = {name: array.dtype.name for name, array in arrays.items()}
     text = json.dumps({**index, "dtypes": dtypes}, allow_nan=False)
-    plain = {name: _as_numpy_has_it(array) for name, array in arrays.items()}
+    members = {_INDEX: np.frombuffer(text.encode(), np.uint8)}
+    for name, array in arrays.items():
+        members[name] = _as_numpy_has_it(array)
     file = BytesIO()
-    np.savez_compressed(file, allow_pickle=False, **{_INDEX: np.frombuffer(text.encode(), np.uint8)}, **plain)
+    np.savez_compressed(file, allow_pickle=False, **members)
     return sealed(file)
 
 
@@ -56,7 +58,8 @@ def opened(path: str, schema: int) -> tuple[Index, dict[str, Array]]:
     index = json.loads(arrays.pop(_INDEX).tobytes())
     if index.get("schema") != schema:
         raise ValueError(f"schema {index.get('schema')!r}; this version reads schema {schema}")
-    return index, {name: arrays[name].view(named_dtype(dtype)) for name, dtype in index["dtypes"].items()}
+    dtypes = index["dtypes"].items()
+    return index, {name: arrays[name].view(named_dtype(dtype)) for name, dtype in dtypes}
 
 
 def _unsealed(path: str) -> bytes:
@@ -76,7 +79,8 @@ def _unsealed(path: str) -> bytes:
 
 def below(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
     """The arrays whose names begin so, by the rest of their names."""
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+    inside = [name for name in arrays if name.startswith(prefix)]
+    return {name.removeprefix(prefix): arrays[name] for name in inside}
 
 
 def numbered(name: str, arrays: Mapping[str, Array]) -> tuple[Array, ...]:

@@ -59,27 +59,34 @@ def packed(golden: Golden) -> bytes:
 
 
 def _under(place: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    return {f"{place}/{name}": np.ascontiguousarray(array) for name, array in arrays.items()}
+    return {f"{place}/{name}": array for name, array in arrays.items()}
 
 
 def _entry(case: Case, arrays: Mapping[str, Array], answers: Sequence[Answer]) -> dict[str, Any]:
     """What the index says of a case."""
-    rows = list(case.rows)
-    return {"id": case.id, "calls": case.calls, "rows": rows, "arrays": list(arrays), "answers": len(answers)}
+    return {
+        "id": case.id,
+        "calls": case.calls,
+        "rows": list(case.rows),
+        "arrays": list(arrays),
+        "answers": len(answers),
+    }
 
 
 def _arrays_of(case: Case, answers: Sequence[Answer]) -> dict[str, Array]:
     """A case's arrays and those of its answers, by name."""
     found = _given(case)
     for n, answer in enumerate(answers):
-        found |= {f"{n}/{name}": array for name, array in arrays_of(answer).items()}
-    return found
+        found |= _under(str(n), arrays_of(answer))
+    return {name: np.ascontiguousarray(array) for name, array in found.items()}
 
 
 def _given(case: Case) -> dict[str, Array]:
+    found = case.arrays
     if tuple(case.inputs) == Layer.input_names:
-        return case.arrays
-    return {f"inputs/{name}" if name in case.inputs else name: array for name, array in case.arrays.items()}
+        return found
+    named = {f"inputs/{name}": found.pop(name) for name in case.inputs}
+    return {**named, **found}
 
 
 # --- read ---

@@ -13,7 +13,8 @@ Described = Mapping[str, Any]
 
 def describe(layer: Layer) -> dict[str, Any]:
     """A layer without its arrays."""
-    found = {"kind": layer.kind, "name": layer.name, "dtype": layer.dtype.name, **registry.describe(layer)}
+    found: dict[str, Any] = {"kind": layer.kind, "name": layer.name, "dtype": layer.dtype.name}
+    found |= registry.describe(layer)
     if layer.parts:
         found["parts"] = [[name, describe(part)] for name, part in layer.parts.items()]
     return found
@@ -32,7 +33,9 @@ def _rebuild(described: Described, weights: Mapping[str, Array]) -> Layer:
     kind = described["kind"]
     if kind not in registry.rebuild:
         raise ValueError(f"no layer of the kind {kind!r}")
-    parts = {name: _rebuild(inner, below(f"{name}.", weights)) for name, inner in described.get("parts", [])}
+    parts = {}
+    for name, inner in described.get("parts", []):
+        parts[name] = _rebuild(inner, below(f"{name}.", weights))
     layer = registry.rebuild[kind](described, weights, parts)
     layer.name = described["name"]
     return layer

@@ -38,14 +38,15 @@ def from_keras(layer: KerasLayer) -> Any:
 
 def convert(layer: KerasLayer) -> Layer:
     """One layer, whatever it wraps."""
-    kind = type(layer).__name__
+    kind, covered = type(layer).__name__, registry.covered()
     if not family(layer):
         what = f"{kind} of {type(layer).__module__}"
         raise UnsupportedError(
-            f"expected a layer of Keras's own ({registry.covered()}); received {what}, which may compute anything"
+            f"expected a layer of Keras's own ({covered}); received {what}, which may compute anything"
         )
     if kind not in registry.take:
-        raise UnsupportedError(f"{getattr(layer, 'name', kind)}: {kind} is not covered; covered: {registry.covered()}")
+        name = getattr(layer, "name", kind)
+        raise UnsupportedError(f"{name}: {kind} is not covered; covered: {covered}")
     try:
         scratch = registry.take[kind](layer, convert)
     except ParityError:

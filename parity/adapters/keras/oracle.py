@@ -78,10 +78,10 @@ class Oracle:
         if isinstance(layer, Recurrent):
             return self._looped(layer, case)
         (keras_layer,) = self._layers(case)
-        outputs = run(keras_layer, case)
+        seen: Mapping[str, Array] = {}
         if isinstance(layer, Bidirectional) and not layer.return_sequences and case.mask is None:
-            return Answer(outputs, sequences=_halves(keras_layer, layer, case))
-        return Answer(outputs)
+            seen = _halves(keras_layer, layer, case)
+        return Answer(run(keras_layer, case), sequences=seen)
 
     def _is_own(self, layer: Layer) -> bool:
         return layer is self.scratch and self._asked_itself
@@ -234,10 +234,9 @@ def _hides_steps(layer: Layer) -> TypeGuard[Recurrent]:
 def _halves(keras_layer: KerasLayer, layer: Bidirectional, case: Case) -> Mapping[str, Array]:
     """Every output of both directions, of which the layer shows the last ones."""
     found = {}
-    states = case.start
     halves = (keras_layer.forward_layer, keras_layer.backward_layer)
-    for half, (name, part), (_, own) in zip(halves, layer.parts.items(), layer.shares(states), strict=True):
-        assert isinstance(part, Recurrent)
+    states = [own for _, own in layer.shares(case.start)]
+    for half, name, part, own in zip(halves, layer.parts, layer.directions, states, strict=True):
         alone = replace(case, layer=part, initial_state=own)
         found[name] = run(around(half, part.with_sequences()), alone)[0]
     return found

@@ -23,7 +23,8 @@ def is_model(layer: KerasLayer) -> bool:
 
 def chain(model: KerasLayer) -> list[KerasLayer]:
     """The layers of a model, one after another, models within it taken apart. UnsupportedError names a branch."""
-    layers = _functional_chain(model) if type(model).__name__ == "Functional" else _sequential_chain(model)
+    of = _functional_chain if type(model).__name__ == "Functional" else _sequential_chain
+    layers = of(model)
     _expect_known(model, layers)
     found: list[KerasLayer] = []
     for part in layers:
