@@ -12,7 +12,7 @@ from parity.cases.case import Case
 from parity.cases.probes import probes
 from parity.checking.asked import Asked, Both, Result
 from parity.checking.case_report import summarize
-from parity.checking.conclusions import compatible, disputed, distance, kept_state, shown, unsteady
+from parity.checking.conclusions import compatible, disputed, distance, kept_state, returned, unsteady
 from parity.errors import CandidateError, OracleError
 from parity.given.target import Target
 from parity.judging.findings import Finding, Tolerance
@@ -129,7 +129,7 @@ class _Asking:
     def _once_more(self, case: Case, first: Finding, answer: Answer) -> Finding:
         """The second answer to the same question, judged as the first was; with it, two calls one after another."""
         answers = (first.answers[0], answer)
-        if distance(*map(shown, answers)) == 0:
+        if distance(*map(returned, answers)) == 0:
             found = first
         else:
             found = judge_answer(case, answer, self.tolerance, asker=Asker(self.candidate, case))
@@ -141,7 +141,7 @@ class _Asking:
         """CandidateError for one that draws its answers: they differ by more than rounding, and go on differing. What
         keeps something between calls settles, or is a state that nobody reset."""
         allowed = 2 * first.tally.widest
-        apart = distance(*map(shown, second.answers))
+        apart = distance(*map(returned, second.answers))
         if apart <= allowed or "FAIL" not in (first.verdict, second.verdict):
             return
         kept = kept_state(case.layer, second, self.tolerance)

@@ -77,7 +77,7 @@ def kept_state(layer: Layer, second: Finding, tolerance: Tolerance) -> Cause | N
 def unsteady(answers: Sequence[Answer], allowed: float) -> str:
     """What is said of one whose answers to the same question differ by more than is allowed, but settle; where they go
     on differing, a CandidateError."""
-    steps = [distance(a, b) for a, b in itertools.pairwise(map(shown, answers))]
+    steps = [distance(a, b) for a, b in itertools.pairwise(map(returned, answers))]
     told = f"two calls with the same arguments differ by {steps[0]:.2g}"
     if steps[-1] > max(allowed, steps[0] / 10):
         raise CandidateError(
@@ -87,7 +87,7 @@ def unsteady(answers: Sequence[Answer], allowed: float) -> str:
     return f"{told}: it keeps something between calls; nothing was asked after them"
 
 
-def shown(answer: Answer) -> Sequence[Array]:
+def returned(answer: Answer) -> Sequence[Array]:
     """The arrays that came back."""
     if answer.outputs:
         return answer.outputs

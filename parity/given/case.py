@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from parity.candidates.answer import Fixed
 from parity.cases.case import Case
 from parity.cases.drawing import draw_inputs, generator, leading
 from parity.cases.grid import case_id
@@ -57,7 +58,7 @@ def _are_sizes(value: Any) -> bool:
     return all(isinstance(size, int) and size > 0 for size in value)
 
 
-def make_case(layer: Layer, inputs: Inputs, static: tuple[int | None, int | None], seed: int) -> Case:
+def make_case(layer: Layer, inputs: Inputs, static: Fixed, seed: int) -> Case:
     """The user's own case: what is given, cast and fitted to the layer; the inputs drawn where they are not. static:
     the batch and the timesteps that the layer or the candidate was built for, None where either is open."""
     try:
@@ -75,7 +76,7 @@ def make_case(layer: Layer, inputs: Inputs, static: tuple[int | None, int | None
     return Case(case_id(layer, x), layer, {"x": x}, mask, states)
 
 
-def _draw(layer: Layer, shape: Sequence[int] | None, static: tuple[int | None, int | None], seed: int) -> NDArray[Any]:
+def _draw(layer: Layer, shape: Sequence[int] | None, static: Fixed, seed: int) -> NDArray[Any]:
     batch, timesteps = static[0] or _DRAWN_BATCH, static[1] or _DRAWN_TIMESTEPS
     features = _input_features(layer)
     if shape is not None:

@@ -11,7 +11,7 @@ from parity.adapters.keras.saved import load_model
 from parity.adapters.keras.to_keras import to_keras
 from parity.adapters.keras.tree import static_input_shape
 from parity.adapters.keras.unbuilt import build_random
-from parity.candidates.answer import ANY
+from parity.candidates.answer import ANY, Fixed
 from parity.candidates.functions import Function, parameters, scratch
 from parity.cases.case import Case
 from parity.errors import UnsupportedError
@@ -28,7 +28,7 @@ def loaded(keras_layer: Any) -> Any:
     return keras_layer
 
 
-def of_layer(keras_layer: Any, inputs: Inputs, seed: int, fixed: tuple[int | None, int | None] = ANY) -> Target:
+def of_layer(keras_layer: Any, inputs: Inputs, seed: int, fixed: Fixed = ANY) -> Target:
     """Of a Keras layer or model, and what the user gives it. fixed: the batch and the timesteps that the candidate was
     built for, None where either is open."""
     built = inputs.shape is not None and build_random(keras_layer, inputs.shape, seed)
