@@ -105,5 +105,5 @@ def _biases(source: Source, path: str, cell: Cell, apart: bool) -> tuple[str | N
         names = ("bias", "recurrent_bias")
         found = [source.array(f"{path}.{n}", b, said) for n, b in zip(names, np.atleast_2d(cell.b), strict=False)]
         return found[0], found[1] if apart else None
-    zeros = np.zeros_like(cell.Wx[:, 0])
+    zeros = np.zeros_like(cell.Wx[:, 0])  # what is summed apart must start somewhere
     return None, source.array(f"{path}.recurrent_bias", zeros, "none: zeros") if apart else None

@@ -190,7 +190,7 @@ def _biases(cell: Cell, layout: Layout) -> list[Array]:
         return []
     own = list(np.atleast_2d(cell.b))
     lacking = (layout.biases or len(own)) - len(own)
-    return own + [np.zeros_like(own[0])] * lacking
+    return own + [np.zeros_like(own[0])] * lacking  # at the end: the first one is that beside Wx x
 
 
 def _bias(layout: Layout, like: Cell, found: Mapping[str, Array], back: Array) -> Array:

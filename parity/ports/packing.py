@@ -87,7 +87,7 @@ def _expect_floats(arrays: Mapping[str, Array]) -> None:
 
 def below(path: str, arrays: Mapping[str, Array]) -> Arrays:
     """Those whose names begin with that path, by the rest of their names."""
-    start = dotted(path, "")
+    start = dotted(path, "")  # with its dot, for rnn is not the path of rnn_1.W
     return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
 
 

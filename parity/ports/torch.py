@@ -28,7 +28,7 @@ def loaded(path: str, layer: Layer) -> Callable[[Array], Any]:
 
     def forward(x: Array) -> Any:
         with library.inference_mode():
-            y = run(library.from_numpy(np.array(x)))
+            y = run(library.from_numpy(np.array(x)))  # a copy, for torch warns of an array that is read only
         return tuple(part.numpy() for part in y) if isinstance(y, tuple) else y.numpy()
 
     return forward
