@@ -9,8 +9,8 @@ from parity.candidates.matching import Slot
 from parity.errors import MissingExtraError
 from rnn_scratch.base import Array
 
-DTYPES = {"tensor(float)": "f4", "tensor(double)": "f8", "tensor(float16)": "f2", "tensor(bool)": "?"}
-DTYPES |= {f"tensor({name})": name for name in ("int8", "uint8", "int16", "uint16", "int32", "int64", "uint32")}
+_DTYPES = {"tensor(float)": "f4", "tensor(double)": "f8", "tensor(float16)": "f2", "tensor(bool)": "?"}
+_DTYPES |= {f"tensor({name})": name for name in ("int8", "uint8", "int16", "uint16", "int32", "int64", "uint32")}
 
 
 class Graph:
@@ -25,16 +25,16 @@ class Graph:
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
         self.session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        self.inputs = [slot(found) for found in self.session.get_inputs()]
-        self.outputs = [slot(found) for found in self.session.get_outputs()]
+        self.inputs = [_slot(found) for found in self.session.get_inputs()]
+        self.outputs = [_slot(found) for found in self.session.get_outputs()]
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         fed = {slot.name: array for slot, array in zip(self.inputs, arrays, strict=True)}
         return [np.asarray(array) for array in self.session.run(None, fed)]
 
 
-def slot(found: object) -> Slot:
+def _slot(found: object) -> Slot:
     name, shape, kind = (getattr(found, key) for key in ("name", "shape", "type"))
-    if kind not in DTYPES:
+    if kind not in _DTYPES:
         raise ValueError(f"{name}: expected a tensor of numbers; it is {kind}")
-    return Slot(name, tuple(n if isinstance(n, int) else None for n in shape), np.dtype(DTYPES[kind]))
+    return Slot(name, tuple(n if isinstance(n, int) else None for n in shape), np.dtype(_DTYPES[kind]))

@@ -2,7 +2,7 @@
 
 import importlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,36 +11,32 @@ from parity.candidates.matching import Slot
 from parity.errors import MissingExtraError
 from rnn_scratch.base import Array
 
+Detail = Mapping[str, Any]
+"""What the interpreter says of an input or output: its name, index, shape, dtype and quantization."""
+
 
 class Graph:
     """A .tflite file, loaded: its first signature where it has one, by the names in that."""
 
     def __init__(self, path: str) -> None:
-        self.interpreter = interpreter()(model_path=path)
-        signatures = self.interpreter.get_signature_list()
-        inputs, outputs = self.interpreter.get_input_details(), self.interpreter.get_output_details()
-        if signatures:
-            key, signature = next(iter(signatures.items()))
-            runner = self.interpreter.get_signature_runner(key)
-            found = runner.get_input_details(), runner.get_output_details()
-            inputs = [{**found[0][name], "name": name} for name in signature["inputs"]]
-            outputs = [{**found[1][name], "name": name} for name in signature["outputs"]]
-        self.details = inputs, outputs
-        self.inputs, self.outputs = ([slot(detail) for detail in details] for details in self.details)
+        self.interpreter = _interpreter()(model_path=path)
+        self._inputs, self._outputs = _details(self.interpreter)
+        self.inputs = [_slot(detail) for detail in self._inputs]
+        self.outputs = [_slot(detail) for detail in self._outputs]
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
-        inputs, outputs = self.details
-        for detail, array in zip(inputs, arrays, strict=True):
+        fed = list(zip(self._inputs, arrays, strict=True))
+        for detail, array in fed:
             if tuple(detail["shape"]) != array.shape:
                 self.interpreter.resize_tensor_input(detail["index"], array.shape)
-        self.interpreter.allocate_tensors()
-        for detail, array in zip(inputs, arrays, strict=True):
-            self.interpreter.set_tensor(detail["index"], quantized(array, detail))
+        self.interpreter.allocate_tensors()  # after all sizes are set: it drops what tensors hold
+        for detail, array in fed:
+            self.interpreter.set_tensor(detail["index"], _quantized(array, detail))
         self.interpreter.invoke()
-        return [real(self.interpreter.get_tensor(detail["index"]), detail) for detail in outputs]
+        return [_real(self.interpreter.get_tensor(detail["index"]), detail) for detail in self._outputs]
 
 
-def interpreter() -> Any:
+def _interpreter() -> Any:
     for name, owner in (("ai_edge_litert.interpreter", None), ("tensorflow", "lite")):
         try:
             module = importlib.import_module(name)
@@ -52,27 +48,47 @@ def interpreter() -> Any:
     raise MissingExtraError("a .tflite file needs an interpreter: pip install 'keras-parity[tflite]'")
 
 
-def slot(detail: Any) -> Slot:
+def _details(interpreter: Any) -> tuple[list[Detail], list[Detail]]:
+    """Of the inputs and of the outputs."""
+    signatures = interpreter.get_signature_list()
+    if not signatures:
+        return interpreter.get_input_details(), interpreter.get_output_details()
+    key, signature = next(iter(signatures.items()))
+    runner = interpreter.get_signature_runner(key)
+    inputs, outputs = runner.get_input_details(), runner.get_output_details()
+    return _named(inputs, signature["inputs"]), _named(outputs, signature["outputs"])
+
+
+def _named(details: Mapping[str, Detail], names: Sequence[str]) -> list[Detail]:
+    # the runner's own are in the order of the alphabet, and their names those of tensors
+    return [{**details[name], "name": name} for name in names]
+
+
+def _slot(detail: Detail) -> Slot:
     """Of an integer input that stands for real numbers, those."""
     shape = detail.get("shape_signature", detail["shape"])
-    dtype = np.dtype(np.float32) if scale_of(detail) else np.dtype(detail["dtype"])
+    dtype = np.dtype(np.float32) if _scale_of(detail) else np.dtype(detail["dtype"])
     return Slot(detail["name"], tuple(None if n < 0 else int(n) for n in shape), dtype)
 
 
-def scale_of(detail: Any) -> float:
+# --- integers that stand for real numbers ---
+
+
+def _scale_of(detail: Detail) -> float:
+    """The size of one step; 0 where numbers are what they are."""
     return float(detail["quantization"][0]) if np.dtype(detail["dtype"]).kind in "iu" else 0.0
 
 
-def quantized(array: Array, detail: Any) -> Array:
-    if not scale_of(detail):
+def _quantized(array: Array, detail: Detail) -> Array:
+    if not _scale_of(detail):
         return array
     scale, zero = detail["quantization"]
     limits = np.iinfo(detail["dtype"])
     return np.asarray(np.clip(np.round(array / scale) + zero, limits.min, limits.max), detail["dtype"])
 
 
-def real(array: Array, detail: Any) -> Array:
-    if not scale_of(detail):
+def _real(array: Array, detail: Detail) -> Array:
+    if not _scale_of(detail):
         return array
     scale, zero = detail["quantization"]
     return np.asarray((array.astype(np.float32) - zero) * np.float32(scale), np.float32)

@@ -72,21 +72,25 @@ def shown(case: Case, result: Mapping[Any, Any]) -> Shown:
     """A dict of outputs by node, read. CandidateError for names that are none of the model's."""
     names = list(case.layer.parts) if isinstance(case.layer, Model) else [case.layer.name]
     last = names[-1]
-    unknown = [str(name) for name in result if name not in names]
-    if unknown:
-        raise CandidateError(f"candidate: {', '.join(unknown)}: no such layer; the model has {', '.join(names)}")
-    if last not in result:
-        raise CandidateError(f"candidate: expected the output among its outputs by layer, as {last!r}")
+    _expect_nodes(result, names)
     layers: dict[str, Array] = {}
     sequences: dict[str, Array] = {}
     for name, layer, whole, shape in _node_shapes(case):
         if name not in result or (name == last and isinstance(result[name], tuple)):
-            continue
+            continue  # an output and states are no array
         layers[name] = as_output(result[name])
         if isinstance(layer, Recurrent) and layers[name].shape == whole != shape:
             sequences[name] = layers[name]
             layers[name] = layers[name][:, -1]
     return Shown(layers.pop(last, result[last]), layers, sequences)
+
+
+def _expect_nodes(result: Mapping[Any, Any], names: list[str]) -> None:
+    unknown = [str(name) for name in result if name not in names]
+    if unknown:
+        raise CandidateError(f"candidate: {', '.join(unknown)}: no such layer; the model has {', '.join(names)}")
+    if names[-1] not in result:
+        raise CandidateError(f"candidate: expected the output among its outputs by layer, as {names[-1]!r}")
 
 
 def _node_shapes(case: Case) -> Iterator[tuple[str, Layer, Shape, Shape]]:

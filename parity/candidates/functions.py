@@ -5,7 +5,7 @@ import functools
 import inspect
 import os
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -37,9 +37,11 @@ def parameters(function: Callable[..., Any]) -> Parameters:
         raise CandidateError(
             "candidate: expected a function of x (and of layer, mask, initial_state those it needs); it takes nothing"
         )
-    bound = function.keywords if isinstance(function, functools.partial) else {}
     unnamed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return {name: p for name, p in every.items() if p.kind not in unnamed and name not in bound}
+    named = {name: parameter for name, parameter in every.items() if parameter.kind not in unnamed}
+    for name in function.keywords if isinstance(function, functools.partial) else ():
+        named.pop(name, None)
+    return named
 
 
 class Call:
@@ -49,28 +51,32 @@ class Call:
     def __init__(self, function: Callable[..., Any], names: Parameters, inputs: tuple[str, ...]) -> None:
         self.function = function
         self.by_name = all(_nameable(names.get(name)) for name in inputs)
-        rest = [name for name in names if name not in inputs] if self.by_name else list(names)[len(inputs) :]
-        required = {name for name in rest if names[name].default is inspect.Parameter.empty}
-        for name in rest:
-            if name in required and name not in ASKABLE:
-                known = ", ".join((*inputs, *ASKABLE))
-                raise CandidateError(
-                    f"candidate: parameter {name!r} is none of {known}; rename it or give it a default"
-                )
+        taken = inputs if self.by_name else tuple(names)[: len(inputs)]
+        rest = [name for name in names if name not in taken]
+        required = [name for name in rest if names[name].default is inspect.Parameter.empty]
+        _expect_askable(required, inputs)
         self.takes = frozenset(rest) & frozenset(ASKABLE)
-        self.optional = self.takes - required
+        self.optional = self.takes - set(required)
 
     def __call__(self, inputs: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
         """What it returns, or CandidateError for what it raises. given: the rest; None is not passed where there is a
         default for it."""
         named = {name: value for name, value in given.items() if value is not None or name not in self.optional}
+        first = () if self.by_name else tuple(inputs.values())
+        if self.by_name:
+            named = {**inputs, **named}
         try:
             with np.errstate(all="ignore"):
-                if self.by_name:
-                    return self.function(**inputs, **named)
-                return self.function(*inputs.values(), **named)
+                return self.function(*first, **named)
         except (Exception, SystemExit) as error:
             raise CandidateError(f"candidate: raised {briefly(error)}{_place(error)}") from error
+
+
+def _expect_askable(required: Iterable[str], inputs: tuple[str, ...]) -> None:
+    for name in required:
+        if name not in ASKABLE:
+            known = ", ".join((*inputs, *ASKABLE))
+            raise CandidateError(f"candidate: parameter {name!r} is none of {known}; rename it or give it a default")
 
 
 def _nameable(parameter: inspect.Parameter | None) -> bool:
@@ -142,16 +148,20 @@ class Function:
         before = {**case.inputs, **copy.deepcopy(dict(given))}
         result = self.call(inputs, given)
         named = shown(case, result) if isinstance(result, Mapping) else Shown(result, {}, {})
-        changed = [name for name, value in {**inputs, **given}.items() if not same(value, before[name])]
-        notes = tuple(f"the candidate changed its {name} in place; it was given a copy" for name in changed)
-        outputs = _outputs(case, named.last)
-        return Answer(outputs, layers=named.layers, sequences=named.sequences, notes=notes)
+        notes = tuple(_changes({**inputs, **given}, before))
+        return Answer(_outputs(case, named.last), layers=named.layers, sequences=named.sequences, notes=notes)
 
     def _arguments(self, case: Case) -> dict[str, Any]:
         states = case.initial_state
         state = states[0] if states is not None and len(states) == 1 else states
         everything = {"layer": case.layer, "mask": case.mask, "initial_state": state}
         return {name: copy.deepcopy(everything[name]) for name in ASKABLE if name in self.takes}
+
+
+def _changes(after: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in after.items():
+        if not same(value, before[name]):
+            yield f"the candidate changed its {name} in place; it was given a copy"
 
 
 def _outputs(case: Case, result: Any) -> tuple[Array, ...]:
@@ -220,7 +230,8 @@ def _stepped(result: Any, before: States) -> tuple[Array, States]:
     if len(new) != len(before):
         raise CandidateError(f"candidate: state: expected {len(before)} arrays; received {len(new)}")
     expected = before[0].shape
-    for name, array in (("h_t", h), *(("state", array) for array in new)):
+    names = ("h_t", *["state"] * len(new))
+    for name, array in zip(names, (h, *new), strict=True):
         if array.shape != expected:
             raise CandidateError(f"candidate: {name}: expected shape {expected} (batch, units); received {array.shape}")
     return h, new

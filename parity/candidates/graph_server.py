@@ -9,22 +9,35 @@ import importlib
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from parity.candidates.matching import Slot
 from parity.errors import MissingExtraError
 from parity.terminal import briefly
+from rnn_scratch.base import Array
 
-KINDS = {".onnx": "parity.adapters.onnx", ".tflite": "parity.adapters.tflite"}
-"""The module of each kind of file. Its class `Graph` has `inputs` and `outputs`, lists of Slot, and `run(arrays)`."""
+_KINDS = {".onnx": "parity.adapters.onnx", ".tflite": "parity.adapters.tflite"}
+"""The module of each kind of file. Its class `Graph` is a `_Graph`, made of a path."""
 
-HEADROOM = 1 << 29
+_HEADROOM = 1 << 29
 """Bytes beyond what the library itself takes, so that a shape that a damaged file declares is not believed."""
 
 
+class _Graph(Protocol):
+    """Of an adapter: a file, loaded."""
+
+    inputs: Sequence[Slot]
+    outputs: Sequence[Slot]
+
+    def run(self, arrays: Sequence[Array]) -> Sequence[Array]: ...
+
+
 def main(suffix: str, path: str) -> None:
+    # what a library prints would be taken for an answer
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
 
@@ -32,10 +45,8 @@ def main(suffix: str, path: str) -> None:
         print(json.dumps(told), file=channel)
 
     try:
-        module = importlib.import_module(KINDS[suffix])
-        limit_memory(HEADROOM + 8 * os.path.getsize(path))
-        graph = module.Graph(path)
-        say(inputs=[described(slot) for slot in graph.inputs], outputs=[described(slot) for slot in graph.outputs])
+        graph = _loaded(suffix, path)
+        say(inputs=[_described(slot) for slot in graph.inputs], outputs=[_described(slot) for slot in graph.outputs])
     except MissingExtraError as error:
         say(missing=str(error))
         return
@@ -43,23 +54,33 @@ def main(suffix: str, path: str) -> None:
         say(error=briefly(error))
         return
     for line in sys.stdin:
-        folder = Path(json.loads(line))
         try:
-            arrays = [np.load(folder / f"in{n}.npy") for n in range(len(graph.inputs))]
-            limit_memory(HEADROOM + 64 * sum(array.nbytes for array in arrays))
-            for n, array in enumerate(graph.run(arrays)):
-                np.save(folder / f"out{n}.npy", array)
+            _answer(graph, Path(json.loads(line)))
         except Exception as error:
             say(error=briefly(error))
         else:
             say()
 
 
-def described(slot: Any) -> dict[str, Any]:
+def _loaded(suffix: str, path: str) -> _Graph:
+    module = importlib.import_module(_KINDS[suffix])
+    _limit_memory(_HEADROOM + 8 * os.path.getsize(path))
+    graph: _Graph = module.Graph(path)
+    return graph
+
+
+def _answer(graph: _Graph, folder: Path) -> None:
+    arrays = [np.load(folder / f"in{n}.npy") for n in range(len(graph.inputs))]
+    _limit_memory(_HEADROOM + 64 * sum(array.nbytes for array in arrays))
+    for n, array in enumerate(graph.run(arrays)):
+        np.save(folder / f"out{n}.npy", array)
+
+
+def _described(slot: Slot) -> dict[str, Any]:
     return {"name": slot.name, "shape": slot.shape, "dtype": np.dtype(slot.dtype).name}
 
 
-def limit_memory(more: int) -> None:
+def _limit_memory(more: int) -> None:
     """What may be allocated from here on, where the system can tell and limit it."""
     try:
         import resource

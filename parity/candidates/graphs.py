@@ -68,11 +68,7 @@ class Graph:
         fed = matching.feeds(part, self.inputs, self.roles)
         found = matching.answer(part, self._run(list(fed.values())))
         there = int((rows < case.batch).sum())
-        if there == len(rows):
-            return found
-        outputs = tuple(array[:there] for array in found.outputs or ())
-        layers = {name: array[:there] for name, array in found.layers.items()}
-        return replace(found, outputs=outputs, layers=layers)
+        return found if there == len(rows) else _first_rows(found, there)
 
     # --- its process ---
 
@@ -108,6 +104,12 @@ class Graph:
         if "error" in told:
             raise CandidateError(f"candidate: {self.path}: {told['error']}")
         return told
+
+
+def _first_rows(answer: Answer, number: int) -> Answer:
+    outputs = tuple(array[:number] for array in answer.outputs or ())
+    layers = {name: array[:number] for name, array in answer.layers.items()}
+    return replace(answer, outputs=outputs, layers=layers)
 
 
 def _slot_of(found: Mapping[str, Any]) -> Slot:

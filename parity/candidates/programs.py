@@ -83,12 +83,14 @@ def _places_in(words: Iterable[str]) -> frozenset[str]:
     """The places that a command has for files. CandidateError for a slip of one, and where one is missing that it must
     have."""
     named = [name for word in words for name in _PLACE.findall(word)]
-    for name in named:
-        if name not in _PLACES and (near := difflib.get_close_matches(name, _PLACES, 1)):
-            raise CandidateError(f"--candidate: {{{name}}}: expected {{{near[0]}}}")
+    for other in [name for name in named if name not in _PLACES]:
+        near = difflib.get_close_matches(other, _PLACES, 1)
+        if near:
+            raise CandidateError(f"--candidate: {{{other}}}: expected {{{near[0]}}}")
     for name in ("inputs", "outputs"):
         if name not in named:
-            raise CandidateError(f"--candidate: expected cmd:PROGRAM {{inputs}} {{outputs}}; it has no {{{name}}}")
+            expected = "cmd:PROGRAM {inputs} {outputs}"
+            raise CandidateError(f"--candidate: expected {expected}; it has no {{{name}}}")
     return frozenset(named) & frozenset(_PLACES)
 
 

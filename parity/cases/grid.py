@@ -45,6 +45,7 @@ _SMALL = {"batch": 2, "timesteps": 10, "input_dim": 4, "units": 8, "weights": "n
 """The shape on which settings and activations are tried: no two of its sizes are equal."""
 
 Variant = dict[str, Any]
+Axes = Mapping[str, Sequence[Any]]
 
 _VARIANTS: tuple[Variant, ...] = (
     {"go_backwards": True},
@@ -116,19 +117,22 @@ class Spec:
 
     @property
     def id(self) -> str:
-        parts = [
-            self.layer,
-            _shape_id(self.batch, self.timesteps, self.input_dim, self.units, self.return_sequences),
-            str(self.merge_mode).lower() if self.layer == "bidirectional" else self.activation,
-            self.recurrent_activation,
-            self.weights,
-            f"{self.mask}_mask" if self.mask else "",
-            *(flag for flag in _FLAGS if getattr(self, flag)),
-            "" if self.use_bias else "no_bias",
-            "" if self.reset_after else "reset_before",
-            "" if self.dtype == "float32" else self.dtype,
-        ]
-        return "-".join(part for part in parts if part)
+        said = [self.layer, _shape_id(self.batch, self.timesteps, self.input_dim, self.units, self.return_sequences)]
+        said += [self._function, self.recurrent_activation, self.weights]
+        if self.mask:
+            said.append(f"{self.mask}_mask")
+        said += [flag for flag in _FLAGS if getattr(self, flag)]
+        if not self.use_bias:
+            said.append("no_bias")
+        if not self.reset_after:
+            said.append("reset_before")
+        if self.dtype != "float32":
+            said.append(self.dtype)
+        return "-".join(filter(None, said))
+
+    @property
+    def _function(self) -> str:
+        return str(self.merge_mode).lower() if self.layer == "bidirectional" else self.activation
 
 
 _FLAGS = (
@@ -182,33 +186,42 @@ def grid(select: Mapping[str, Sequence[Any]] | None = None, only: str | None = N
     return [_built(spec, seed) for spec in kept]
 
 
-def _narrowed(select: Mapping[str, Sequence[Any]]) -> dict[str, tuple[Any, ...]]:
+def _narrowed(select: Mapping[str, Sequence[Any]]) -> Axes:
     axes = dict(AXES)
     for name, wanted in select.items():
-        axes[name] = tuple(value for value in AXES[name] if value in wanted)
-        missing = ", ".join(str(value) for value in wanted if value not in AXES[name])
-        if missing or not axes[name]:
-            known = ", ".join(map(str, AXES[name]))
-            raise InputError(f"{name}: no case of the grid has {missing or 'nothing'}; it has {known}")
+        axes[name] = _among(name, wanted)
     return axes
 
 
-def _specifications(layer: str, axes: Mapping[str, Sequence[Any]]) -> Iterator[Spec]:
-    tanh = "tanh" in axes["activation"]  # all but the activations are tried with it
-    if layer in _WRAPPED:
-        for small in _small(layer, axes) if tanh else ():
-            yield from _varied(small, _WRAPPED[layer])
-        return
-    if tanh:
-        covered = {"layer": (layer,), **{name: axes[name] for name in _COVERED}}
-        yield from (Spec(**row) for row in pairwise_cover(covered, unless=lambda row: _undecidable(Spec(**row))))
+def _among(name: str, wanted: Sequence[Any]) -> tuple[Any, ...]:
+    """Those values of an axis that are wanted, in the axis's own order: the cover depends on it."""
+    missing = [str(value) for value in wanted if value not in AXES[name]]
+    if missing or not wanted:
+        told = ", ".join(missing) or "nothing"
+        known = ", ".join(map(str, AXES[name]))
+        raise InputError(f"{name}: no case of the grid has {told}; it has {known}")
+    return tuple(value for value in AXES[name] if value in wanted)
+
+
+def _specifications(layer: str, axes: Axes) -> Iterator[Spec]:
+    tanh = "tanh" in axes["activation"]  # with which all but the activations are tried
+    variants = _WRAPPED.get(layer) or (*_VARIANTS, *_OWN_VARIANTS[layer])
+    if tanh and layer not in _WRAPPED:
+        yield from _covering(layer, axes)
     for small in _small(layer, axes):
         if tanh:
-            yield from _varied(small, (*_VARIANTS, *_OWN_VARIANTS[layer]))
-        yield from _activated(small, axes)
+            yield from _varied(small, variants)
+        if layer not in _WRAPPED:
+            yield from _activated(small, axes)
 
 
-def _small(layer: str, axes: Mapping[str, Sequence[Any]]) -> list[Spec]:
+def _covering(layer: str, axes: Axes) -> Iterator[Spec]:
+    covered = {"layer": (layer,), **{name: axes[name] for name in _COVERED}}
+    for row in pairwise_cover(covered, unless=lambda row: _undecidable(Spec(**row))):
+        yield Spec(**row)
+
+
+def _small(layer: str, axes: Axes) -> list[Spec]:
     """The small shape, as far as the axes have it, as a sequence and as a last output."""
     sizes = {name: _nearest(axes[name], value) for name, value in _SMALL.items()}
     return [Spec(layer=layer, return_sequences=sequences, **sizes) for sequences in axes["return_sequences"]]
@@ -226,7 +239,7 @@ def _varied(small: Spec, variants: Iterable[Variant]) -> Iterator[Spec]:
             yield replace(small, units=small.input_dim)
 
 
-def _activated(small: Spec, axes: Mapping[str, Sequence[Any]]) -> Iterator[Spec]:
+def _activated(small: Spec, axes: Axes) -> Iterator[Spec]:
     # of a last output after many steps, bounds say nothing where an activation has none itself
     short = small if small.return_sequences else replace(small, timesteps=_nearest(axes["timesteps"], 3))
     if _undecidable(short):
