@@ -213,7 +213,10 @@ class Layer:
 
     def astype(self, dtype: DTypeLike) -> Self:
         """A copy whose arrays are of that dtype, which it then computes in; nothing is checked."""
-        return self.mapped(lambda layer, name, array: array.astype(dtype))
+        twin = self.mapped(lambda layer, name, array: array.astype(dtype))
+        for _, layer in twin.walk():
+            layer._dtype = np.dtype(dtype)
+        return twin
 
     def with_sequences(self) -> Self:
         """The same layer with return_sequences, and no state returned beside."""

@@ -182,6 +182,17 @@ def test_no_formula_of_the_norm_leaves_its_ball(formula):
     assert worst > 0.1
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_in_other_precisions_it_is_its_own_port(dtype):
+    """In 16 bits the layer computes in 32 and rounds once."""
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        norm = a_norm(rng, size(rng, 64)).astype(dtype)
+        x = typical(rng, norm, 4, 6).astype(dtype)
+        finding = judged(norm, x, norm(x))
+        assert (finding.verdict, finding.notes) == ("PASS", []), finding.tally.first
+
+
 def test_where_the_norm_is_shown_its_neighbour_gets_no_more():
     """A fold is granted only where nobody saw what is between."""
     model, x, ported = dense_after(np.random.default_rng(2), np.float32)

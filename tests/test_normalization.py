@@ -9,7 +9,7 @@ from helpers import assert_same, draw, weights
 
 from parity.rounding.arithmetic import ARITHMETIC
 from parity.rounding.balls import Ball, on_balls
-from rnn_scratch import BatchNormalization, Masking, Sequential, SimpleRNN
+from rnn_scratch import BatchNormalization, Dense, Masking, Sequential, SimpleRNN
 
 BATCH, TIMESTEPS, FEATURES, UNITS = 3, 6, 5, 7
 NORMALIZATIONS = {"whole": (True, True), "no scale": (False, True), "no center": (True, False), "bare": (False, False)}
@@ -104,3 +104,12 @@ def test_batch_normalization_names_arrays_that_do_not_fit(change, message):
         scratch.replace(**change)
     with pytest.raises(ValueError, match=r"x: expected shape \(batch, ..., 5\); received \(3, 4\)"):
         scratch(draw(3, 4))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_a_copy_in_another_dtype_computes_in_it(dtype):
+    one = np.ones(3, "f")
+    for layer in (Dense(np.ones((3, 3), "f")), BatchNormalization(one, one, one, one)):
+        for whole in (layer, Sequential([layer])):
+            assert whole.astype(dtype).dtype == dtype
+            assert whole.dtype == np.float32
