@@ -36,7 +36,7 @@ class Weights:
             raise CandidateError(f"--candidate: {self.path}: {error}") from None
         with np.errstate(all="ignore"):
             if isinstance(layer, Model):
-                return outputs_of(layer, case)
+                return _outputs_of(layer, case)
             y = case.put_to(layer)
         outputs = y if isinstance(y, tuple) else (y,)
         return Answer(tuple(as_output(output) for output in outputs))
@@ -45,7 +45,7 @@ class Weights:
         raise CandidateError("candidate: weights alone keep no state")
 
 
-def outputs_of(model: Model, case: Case) -> Answer:
+def _outputs_of(model: Model, case: Case) -> Answer:
     """The answer with what each layer puts out."""
     found = dict(model.outputs(case.x))
     (last,) = model.output_names

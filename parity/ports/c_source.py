@@ -8,7 +8,7 @@ import numpy as np
 from parity.errors import UnsupportedError
 from rnn_scratch.base import Array
 
-ACTIVATIONS = {
+_ACTIVATIONS = {
     "tanh": "tanhf({})",
     "sigmoid": "1.0f / (1.0f + expf(-{}))",
     "relu": "fmaxf({}, 0.0f)",
@@ -26,9 +26,9 @@ ACTIVATIONS = {
 
 def applied(name: str | None, value: str, owner: str) -> str:
     """The expression for the activation of that value. UnsupportedError for one that C has not here."""
-    if (name or "linear") not in ACTIVATIONS:
-        raise UnsupportedError(f"{owner}: the C port carries {', '.join(ACTIVATIONS)}; received {name}")
-    return ACTIVATIONS[name or "linear"].format(value)
+    if (name or "linear") not in _ACTIVATIONS:
+        raise UnsupportedError(f"{owner}: the C port carries {', '.join(_ACTIVATIONS)}; received {name}")
+    return _ACTIVATIONS[name or "linear"].format(value)
 
 
 @dataclass(frozen=True)

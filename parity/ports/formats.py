@@ -23,7 +23,7 @@ from parity.ports.manifest import MANIFEST, manifest
 from parity.ports.packing import packed, weights_in
 from rnn_scratch.base import Array, Layer
 
-Writer = Callable[[Layer, Mapping[str, Array], Mapping[str, Any]], bytes]
+_Writer = Callable[[Layer, Mapping[str, Array], Mapping[str, Any]], bytes]
 """The layer, its arrays in the layout and the manifest -> the bytes of the file."""
 
 
@@ -35,7 +35,7 @@ class Format:
 
     suffix: str
     layout: str
-    write: Writer
+    write: _Writer
     candidate: Callable[[str, Layer], Any]
     carries: registry.Open[..., Any] | None = None
 

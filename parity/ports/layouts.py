@@ -109,7 +109,7 @@ LAYOUTS = {
     )
 }
 
-GATE_NAMES = {"i": "input", "f": "forget", "c": "cell", "o": "output", "h": "hidden"}
+_GATE_NAMES = {"i": "input", "f": "forget", "c": "cell", "o": "output", "h": "hidden"}
 """What {gate} stands for."""
 
 
@@ -244,7 +244,7 @@ def _patterns(layout: Layout, cell: Cell) -> list[str]:
 
 
 def _gate_names(layout: Layout, cell: Cell, pattern: str) -> list[str]:
-    return [pattern.format(gate=GATE_NAMES[gate]) for gate in layout.gates[cell.name]]
+    return [pattern.format(gate=_GATE_NAMES[gate]) for gate in layout.gates[cell.name]]
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from parity.ports.interface import input_dim, result_names, takes_tokens
 from parity.ports.onnx_graph import Graph
 from rnn_scratch.base import Array, Layer
 
-OPSET, IR = 17, 8
+_OPSET, _IR = 17, 8
 """The oldest that have all operators used here, so that as many runtimes as can be load them."""
 
 
@@ -23,8 +23,8 @@ def write(layer: Layer, arrays: Mapping[str, Array], manifest: Mapping[str, Any]
     constants = [graph.onnx.numpy_helper.from_array(array, name) for name, array in graph.constants.items()]
     model = make.make_model(
         make.make_graph(graph.nodes, "keras_parity", [_input(graph, layer)], _outputs(graph, layer, names), constants),
-        opset_imports=[make.make_opsetid("", OPSET)],
-        ir_version=IR,
+        opset_imports=[make.make_opsetid("", _OPSET)],
+        ir_version=_IR,
         producer_name="keras-parity",
     )
     graph.onnx.checker.check_model(model)

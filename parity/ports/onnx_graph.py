@@ -9,7 +9,7 @@ from parity.errors import UnsupportedError
 from parity.extras import needed
 from rnn_scratch.base import Array
 
-ACTIVATIONS: dict[str, tuple[str, dict[str, float]]] = {
+_ACTIVATIONS: dict[str, tuple[str, dict[str, float]]] = {
     "tanh": ("Tanh", {}),
     "sigmoid": ("Sigmoid", {}),
     "relu": ("Relu", {}),
@@ -23,9 +23,9 @@ ACTIVATIONS: dict[str, tuple[str, dict[str, float]]] = {
 
 def activation(name: str, owner: str) -> tuple[str, dict[str, float]]:
     """Of those that ONNX's recurrent operators have too. UnsupportedError for another one. owner: whose it is."""
-    if name not in ACTIVATIONS:
-        raise UnsupportedError(f"{owner}: onnx carries {', '.join(ACTIVATIONS)}, linear; received {name}")
-    return ACTIVATIONS[name]
+    if name not in _ACTIVATIONS:
+        raise UnsupportedError(f"{owner}: onnx carries {', '.join(_ACTIVATIONS)}, linear; received {name}")
+    return _ACTIVATIONS[name]
 
 
 class Graph:
