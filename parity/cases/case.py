@@ -136,8 +136,9 @@ class Case:
         shapes: dict[str, Shape] = {name: x.shape for name, x in self.inputs.items()}
         for name, node in _nodes(self.layer).items():
             (fed,) = node.inputs
-            shapes[name] = node.layer.output_shapes(shapes[fed])[0]
-            yield name, node.layer, node.layer.with_sequences().output_shapes(shapes[fed])[0], shapes[name]
+            whole, *_ = node.layer.with_sequences().output_shapes(shapes[fed])
+            shapes[name], *_ = node.layer.output_shapes(shapes[fed])
+            yield name, node.layer, whole, shapes[name]
 
     def put_to(self, layer: Layer) -> Any:
         """What a layer of rnn_scratch answers."""
@@ -155,8 +156,12 @@ class Case:
 
     def cast(self, dtype: Any, **changes: Any) -> "Case":
         """Inputs and states in that dtype; token ids stay."""
-        states = None if self.initial_state is None else tuple(state.astype(dtype) for state in self.initial_state)
-        return self.mapped(lambda x: x if x.dtype.kind in "iu" else x.astype(dtype), initial_state=states, **changes)
+
+        def cast(x: Array) -> Array:
+            return x if x.dtype.kind in "iu" else x.astype(dtype)
+
+        states = self._states(lambda state: state.astype(dtype))
+        return self.mapped(cast, initial_state=states, **changes)
 
     def features_at(self, kept: NDArray[np.intp], **changes: Any) -> "Case":
         """Those features of the inputs, in that order."""
@@ -164,15 +169,20 @@ class Case:
 
     def units_at(self, kept: NDArray[np.intp], **changes: Any) -> "Case":
         """Those units of the initial state, in that order."""
-        states = None if self.initial_state is None else tuple(state[:, kept] for state in self.initial_state)
-        return replace(self, initial_state=states, **changes)
+        return replace(self, initial_state=self._states(lambda state: state[:, kept]), **changes)
 
     def rows_at(self, rows: NDArray[np.intp]) -> "Case":
         """The case of those batch rows."""
         mask = None if self.mask is None else self.mask[rows]
-        states = None if self.initial_state is None else tuple(state[rows] for state in self.initial_state)
+        states = self._states(lambda state: state[rows])
         named = tuple(self.rows[n] for n in rows) if self.rows else ()
         return self.mapped(lambda x: x[rows], mask=mask, initial_state=states, rows=named)
+
+    def _states(self, change: Callable[[Array], Array]) -> tuple[Array, ...] | None:
+        """The initial state, each array of it changed."""
+        if self.initial_state is None:
+            return None
+        return tuple(change(state) for state in self.initial_state)
 
     # --- along the timesteps ---
 
@@ -200,7 +210,11 @@ class Case:
         """The case with inputs of zeros after its own, in the order of processing, up to so many steps."""
         more = steps - self.timesteps
         along = (more, 0) if self.backwards else (0, more)
-        return self.mapped(lambda x: np.pad(x, [(0, 0), along, *[(0, 0)] * (x.ndim - 2)]))
+
+        def padded(x: Array) -> Array:
+            return np.pad(x, [(0, 0), along, *[(0, 0)] * (x.ndim - 2)])
+
+        return self.mapped(padded)
 
     def processed(self) -> tuple[Array, Mask | None]:
         """x and mask in the order of processing."""

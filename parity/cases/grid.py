@@ -30,6 +30,9 @@ from rnn_scratch.wrappers import MERGE_MODES
 
 # --- what there is ---
 
+_ACTIVATIONS = tuple(dict.fromkeys(row.name for row in ACTIVATIONS.values() if not row.name.endswith("_keras2")))
+"""Once each, however many names they have; of hard_sigmoid the one that Keras has now."""
+
 AXES: dict[str, tuple[Any, ...]] = {
     "layer": ("simple_rnn", "lstm", "gru", "bidirectional", "stack"),
     "batch": (1, 2, 8, 33),
@@ -37,7 +40,7 @@ AXES: dict[str, tuple[Any, ...]] = {
     "input_dim": (1, 4, 31),
     "units": (1, 2, 3, 8, 64, 257),
     "return_sequences": (True, False),
-    "activation": tuple(dict.fromkeys(row.name for row in ACTIVATIONS.values() if row.name != "hard_sigmoid_keras2")),
+    "activation": _ACTIVATIONS,
     "weights": ("normal", "keras", "uniform", "chaotic"),
 }
 _COVERED = ("batch", "timesteps", "input_dim", "units", "return_sequences", "weights")
@@ -49,9 +52,19 @@ Axes = Mapping[str, Sequence[Any]]
 
 _VARIANTS: tuple[Variant, ...] = (
     {"go_backwards": True},
-    *({"mask": mask, "state": state} for mask in ("leading", "mixed", "trailing", "all") for state in (False, True)),
-    *({"mask": mask, "state": True, "zero_output_for_mask": True} for mask in ("leading", "trailing")),
-    *({"mask": mask, "state": True, "go_backwards": True} for mask in ("leading", "mixed", "trailing")),
+    {"mask": "leading"},
+    {"mask": "leading", "state": True},
+    {"mask": "mixed"},
+    {"mask": "mixed", "state": True},
+    {"mask": "trailing"},
+    {"mask": "trailing", "state": True},
+    {"mask": "all"},
+    {"mask": "all", "state": True},
+    {"mask": "leading", "state": True, "zero_output_for_mask": True},
+    {"mask": "trailing", "state": True, "zero_output_for_mask": True},
+    {"mask": "leading", "state": True, "go_backwards": True},
+    {"mask": "mixed", "state": True, "go_backwards": True},
+    {"mask": "trailing", "state": True, "go_backwards": True},
     {"state": True},
     {"return_state": True},
     {"return_state": True, "mask": "trailing", "state": True},
@@ -64,8 +77,11 @@ _VARIANTS: tuple[Variant, ...] = (
     {"dtype": "float16"},
     {"dtype": "bfloat16"},
 )
-_GATED: tuple[Variant, ...] = tuple(
-    {"recurrent_activation": name} for name in ("hard_sigmoid", "softsign", "tanh", "relu6")
+_GATED: tuple[Variant, ...] = (
+    {"recurrent_activation": "hard_sigmoid"},
+    {"recurrent_activation": "softsign"},
+    {"recurrent_activation": "tanh"},
+    {"recurrent_activation": "relu6"},
 )
 _GRU: tuple[Variant, ...] = (
     {"reset_after": False},
@@ -117,8 +133,8 @@ class Spec:
 
     @property
     def id(self) -> str:
-        said = [self.layer, _shape_id(self.batch, self.timesteps, self.input_dim, self.units, self.return_sequences)]
-        said += [self._function, self.recurrent_activation, self.weights]
+        shape = _shape_id(self.batch, self.timesteps, self.input_dim, self.units, self.return_sequences)
+        said = [self.layer, shape, self._function, self.recurrent_activation, self.weights]
         if self.mask:
             said.append(f"{self.mask}_mask")
         said += [flag for flag in _FLAGS if getattr(self, flag)]
