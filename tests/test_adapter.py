@@ -14,7 +14,7 @@ from helpers import assert_same, draw, forward, keras_outputs, pair, weights
 
 import parity
 from parity import InputError, UnsupportedError
-from rnn_scratch import SimpleRNN
+from rnn_scratch import Activation, Dense, SimpleRNN
 from rnn_scratch.activations import ACTIVATIONS
 
 UNITS, INPUT_DIM, TIMESTEPS = 7, 4, 6
@@ -243,6 +243,17 @@ def test_each_setting_goes_to_keras_and_no_other(setting):
 def test_activations_go_to_keras(name):
     layer = parity.to_keras(SimpleRNN(*weights(UNITS, INPUT_DIM), activation=name))
     assert layer.activation is keras.activations.get(name)
+
+
+@pytest.mark.parametrize("layer", [lambda name: Dense(np.ones((2, 3), "f"), activation=name), Activation])
+def test_hard_sigmoid_of_keras_2_goes_to_keras_2_alone(layer):
+    scratch = layer("hard_sigmoid_keras2")
+    theirs = parity.to_keras(scratch, module=tf_keras)
+    x = np.linspace(-4, 4, 36, dtype="f").reshape(3, 4, 3)
+    assert_same(scratch(x), theirs(x).numpy())
+    assert parity.from_keras(theirs).activation.name == "hard_sigmoid_keras2"
+    with pytest.raises(UnsupportedError, match=r"hard_sigmoid of slope 0\.2 .*tf_keras"):
+        parity.to_keras(scratch)
 
 
 def test_the_kept_state_goes_to_keras():
