@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from parity.rounding import magnitudes
+from parity.rounding import magnitudes, operations
 from parity.rounding.arithmetic import SLACK, Arithmetic, chosen
 from parity.rounding.factors import Factor
 from parity.rounding.functions import activated
 from parity.rounding.magnitudes import is_number, is_power_of_two
+from parity.rounding.operations import Bounds
 from parity.rounding.perturbed import Flags
 from parity.rounding.terms import Made, Terms, merged
 from rnn_scratch.activations import Activation, get
@@ -87,10 +88,7 @@ class Ball:
         if isinstance(other, Sum):
             return other + self
         other = self._operand(other)
-        spread = self._as_read() + other._as_read()
-        mid = self.mid + other.mid
-        size = np.abs(mid) + spread
-        return self._rounded(mid, spread + self.arithmetic.sum_error(size), size, other)
+        return self._rounded(operations.total(self, other, self.arithmetic), other)
 
     __radd__ = __add__
 
@@ -108,11 +106,7 @@ class Ball:
         if is_number(other) and is_power_of_two(float(other)):
             return self._scaled(float(other))
         other = self._operand(other)
-        m_a, m_b, d_a, d_b = np.abs(self.mid), np.abs(other.mid), self.radius, other.radius
-        spread = m_a * d_b + m_b * d_a + d_a * d_b
-        size = (m_a + d_a) * (m_b + d_b)
-        own = self.arithmetic.product_error(size, m_a, m_b)
-        return self._rounded(self.mid * other.mid, spread + own, size, other)
+        return self._rounded(operations.product(self, other, self.arithmetic), other)
 
     __rmul__ = __mul__
 
@@ -126,62 +120,30 @@ class Ball:
     def __truediv__(self, other: "Operand") -> "Ball":
         """The quotient. Of what may be divided by zero nobody can tell."""
         other = self._operand(other)
-        m_a, m_b, d_a, d_b = np.abs(self.mid), np.abs(other.mid), self._as_read(), other._as_read()
-        least = np.maximum(m_b - d_b, 0)
-        size = np.where(least > 0, (m_a + d_a) / least, np.inf)
-        spread = np.where(least > 0, (d_a + m_a / m_b * d_b) / least, np.inf)
-        own = self.arithmetic.two_roundings(size)
-        quotient = self._rounded(self.mid / other.mid, spread + own, size, other)
-        certain = (other.mid == 0) & (other.radius == 0) & (m_a > d_a)  # infinite whoever divides
-        return quotient._or_lost((least == 0) & ~certain)
+        result = self._rounded(operations.quotient(self, other, self.arithmetic), other)
+        return result._or_lost(operations.may_divide_by_zero(self, other, self.arithmetic))
 
     def __rtruediv__(self, other: "Operand") -> "Ball":
         return self._operand(other) / self
 
     def sqrt(self) -> "Ball":
         """The square root. Of what may be negative nobody can tell."""
-        mid, d = np.sqrt(self.mid), self._as_read()
-        most, least = np.sqrt(np.abs(self.mid) + d), np.sqrt(np.maximum(self.mid - d, 0))
-        spread = np.maximum(most - mid, mid - least)
-        root = self._rounded(mid, spread + self.arithmetic.two_roundings(most), most)
-        return root._or_lost((self.mid < self.radius) & (self.radius > 0))
+        result = self._rounded(operations.root(self, self.arithmetic))
+        return result._or_lost((self.mid < self.radius) & (self.radius > 0))
 
     def blend(self, a: "Ball", b: "Ball") -> "Ball":
-        """z a + (1 - z) b for z = self, or b + z (a - b), which is the same but for rounding; z moves both alike."""
-        z, d_z, d_a, d_b = np.abs(self.mid), self.radius, a.radius, b.radius
-        most_a, most_b = np.abs(a.mid) + d_a, np.abs(b.mid) + d_b
-        moved = (z + d_z) * d_a + (np.abs(1 - self.mid) + d_z) * d_b + np.abs(a.mid - b.mid) * d_z
-        # three roundings of each product and one of b itself; |1 - z| counts beside z for gates not within [0, 1]
-        size = (z + d_z) * (most_a + most_b) + most_b
-        own = self.arithmetic.blend_error(size, most_a, most_b, z)
-        mid = self.mid * a.mid + (1 - self.mid) * b.mid
-        return self._rounded(mid, moved + own, size, a, b)
+        """z a + (1 - z) b for z = self, in either form."""
+        return self._rounded(operations.blended(self, a, b, self.arithmetic), a, b)
 
     def normalized(self, gamma: "Ball", beta: "Ball", mean: "Ball", variance: "Ball", epsilon: float) -> "Ball":
         """gamma (x - mean) / sqrt(variance + epsilon) + beta for x = self, in any form: one factor and one constant, or
         these folded into the sums that x is, or as they may be folded into the sums that are made of it."""
         factor = gamma / (variance + epsilon).sqrt()
-        k, d_k = np.abs(factor.mid), factor.radius
-        d, centre = self._as_read() + mean.radius, np.abs(mean.mid)
         summed = self.made if self.made is not None and not self.made.normalized else None
-        x = np.abs(self.mid) + d
-        x = x if summed is None else np.maximum(x, summed.size)
-        shift = centre * k + np.abs(beta.mid)
-        size = x * k + shift
-        scale = max(map(magnitudes.largest_finite, (x, k, centre)))
-        own = self.arithmetic.normalization_error(size, scale)
-        if summed is not None:  # the bias may hold the constant, and be the first of its terms, not the last
-            own = own + self._constant_first(summed, np.broadcast_to(shift, size.shape), scale)
-        rad = d * (k + d_k) + (x + centre) * d_k + beta.radius + own
-        y = self._rounded((self.mid - mean.mid) * factor.mid + beta.mid, rad, size, factor)
-        known = np.where(np.isfinite(size), size, 0).astype(y.arithmetic.radii)
-        y.made = Made(known, 3, scale, normalized=True)
-        return y
-
-    def _constant_first(self, summed: Made, size: Array, scale: float) -> Array:
-        """What is rounded of a constant of that size at each later term of a sum."""
-        stored = size if self.arithmetic.stores else None
-        return self.arithmetic.total_error(np.asarray(summed.count) + 2, size, scale, 0.0, stored, None)
+        bounds, made = operations.normalized(self, factor, mean, beta, self.arithmetic, summed)
+        result = self._rounded(bounds, factor)
+        result.made = made
+        return result
 
     def through(self, f: Activation) -> "Ball":
         """f of these values, off by what f may be off by."""
@@ -205,12 +167,9 @@ class Ball:
         rad = self.arithmetic.held_error(values)
         return Ball(values, self.arithmetic, rad, may_overflow=_beyond(np.abs(values), values, self.arithmetic))
 
-    def _as_read(self) -> Array:
-        """The radius, and how far a processor without subnormal numbers moves what it reads."""
-        return self.radius + self.arithmetic.flushed
-
-    def _rounded(self, mid: Array, rad: Array, size: Array, *others: "Ball") -> "Ball":
-        """The result of an operation with those; size bounds what it computes on the way."""
+    def _rounded(self, bounds: Bounds, *others: "Ball") -> "Ball":
+        """The result of an operation with those."""
+        mid, rad, size = bounds
         arithmetic = next((b.arithmetic for b in (self, *others) if b.arithmetic.run), self.arithmetic)
         rad = rad.astype(arithmetic.radii) * arithmetic.radii(SLACK)
         overflow = _beyond(size, mid, arithmetic, 1.001)
