@@ -188,7 +188,7 @@ def _judged(asked: Asked, targets: Iterable[Target], done: Done = lambda result:
             done(result)
     except KeyboardInterrupt:
         if not asked.results:
-            raise
+            raise  # a report of nothing would read as one of something
         early = f"interrupted after {len(asked.results)} of {total} cases"
     if len(errors) == len(asked.results):
         raise _together(errors)

@@ -71,7 +71,7 @@ def make_case(layer: Layer, inputs: Inputs, static: Fixed, seed: int) -> Case:
         mask = None if inputs.mask is None else layer.check_mask(inputs.mask, x.shape[:2])
         start = inputs.initial_state
         states = None if start is None else layer.initial_states(len(x), start)
-    except ValueError as error:
+    except ValueError as error:  # rnn_scratch knows nothing of parity's errors
         raise InputError(str(error)) from None
     return Case(case_id(layer, x), layer, {"x": x}, mask, states)
 

@@ -37,7 +37,7 @@ def of_layer(keras_layer: Any, inputs: Inputs, seed: int, fixed: Fixed = ANY) ->
     if not own.state_units:
         kinds = ", ".join(part.kind for part in own.parts.values()) or own.kind
         raise UnsupportedError(f"{own.name}: expected at least one recurrent layer; it has {kinds}")
-    own.reset_state()
+    own.reset_state()  # what a stateful layer holds now is the user's own: it is asked from zeros
     batch, timesteps = static_input_shape(keras_layer)
     case = make_case(own, inputs, (batch, fixed[1] or timesteps), seed)
     policy = getattr(getattr(keras_layer, "dtype_policy", None), "name", own.dtype.name)
