@@ -336,7 +336,7 @@ def test_several_inputs_are_kept_by_name(tmp_path):
     assert {name for name in arrays if name.startswith("0/")} == {"0/inputs/left", "0/inputs/right"}
     assert np.array_equal(arrays["0/inputs/right"], right)
     (tmp_path / "two.npz").write_bytes(data)
-    with pytest.raises(InputError, match="two: inputs left, right: expected x, which lstm takes"):
+    with pytest.raises(InputError, match="two: inputs left, right: expected x, which lstm"):
         load(str(tmp_path / "two.npz"))
 
 
