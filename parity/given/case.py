@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.candidates.answer import Fixed
+from parity.cases.building import case_id
 from parity.cases.case import Case
 from parity.cases.drawing import draw_inputs, generator, leading
-from parity.cases.grid import case_id
 from parity.errors import InputError
 from rnn_scratch.layers import Layer
 
