@@ -27,8 +27,8 @@ from parity.cases.case import Case
 from parity.cases.grid import grid
 from parity.given import making
 from parity.given.candidate import as_candidate
-from parity.judging.findings import Tolerance
 from parity.judging.judge import examine
+from parity.judging.tally import Tolerance
 from rnn_scratch import SimpleRNN
 
 ROUNDS = 15

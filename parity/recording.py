@@ -13,8 +13,8 @@ from parity.given.making import loaded, of_layer
 from parity.given.settings import check_seed
 from parity.given.target import Target
 from parity.golden import file as files
-from parity.judging.findings import Tolerance
 from parity.judging.judge import examine
+from parity.judging.tally import Tolerance
 from parity.report import provenance
 from parity.rounding.arithmetic import ARITHMETIC
 

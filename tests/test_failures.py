@@ -22,8 +22,8 @@ from parity.explaining.smallest import described, shrink
 from parity.given.candidate import as_candidate
 from parity.golden.archive import sealed
 from parity.golden.file import Golden, load, packed
-from parity.judging.findings import Tolerance
 from parity.judging.judge import examine
+from parity.judging.tally import Tolerance
 
 KINDS = {case.id: case for case in grid(only="*-b2-t10-*")}
 

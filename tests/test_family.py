@@ -16,8 +16,8 @@ from parity.cases.case import Case
 from parity.cases.drawing import make_mask, randomized
 from parity.cases.probes import probes
 from parity.given.candidate import as_candidate
-from parity.judging.findings import Tolerance
 from parity.judging.judge import examine
+from parity.judging.tally import Tolerance
 from parity.scoring import peers
 from rnn_scratch import (
     GRU,

@@ -7,8 +7,8 @@ from zoo import ORDERS
 
 from parity.cases.case import Case
 from parity.given.candidate import as_candidate
-from parity.judging.findings import Tolerance
 from parity.judging.judge import examine
+from parity.judging.tally import Tolerance
 from parity.rounding import operations
 from parity.rounding.terms import Terms
 from rnn_scratch import GRU, LSTM, BatchNormalization, Dense, Dropout, Sequential, SimpleRNN

@@ -18,8 +18,8 @@ from parity.explaining.facts import facts
 from parity.explaining.functions import computed, differ
 from parity.explaining.weights_in_effect import in_effect
 from parity.given.candidate import as_candidate
-from parity.judging.findings import Tolerance
 from parity.judging.judge import examine
+from parity.judging.tally import Tolerance
 from parity.mistakes.catalogue import MISTAKES
 from parity.scoring.asking import Function, Wrong, findings, questions
 from parity.scoring.counts import Score

@@ -17,7 +17,7 @@ import pytest
 from helpers import forward, pair
 
 from parity import MissingExtraError, check, cli, pytest_plugin
-from parity.judging.findings import WORST, Tally
+from parity.judging.tally import WORST, Tally
 from parity.judging.trace import PIECES, POINTS, Course
 from parity.report.data import Blind, CaseReport, Cause, Divergence, LayerReport, Report, Trace
 from parity.report.html import SHORT

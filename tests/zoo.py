@@ -10,8 +10,9 @@ import numpy as np
 from parity.cases.case import Case
 from parity.cases.drawing import draw_weight
 from parity.given.candidate import as_candidate
-from parity.judging.findings import Finding, Tolerance
+from parity.judging.findings import Finding
 from parity.judging.judge import examine
+from parity.judging.tally import Tolerance
 from rnn_scratch import SimpleRNN
 
 Array = Any

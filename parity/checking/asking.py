@@ -15,9 +15,10 @@ from parity.checking.case_report import summarize
 from parity.checking.conclusions import compatible, disputed, distance, kept_state, returned, unsteady
 from parity.errors import CandidateError, OracleError
 from parity.given.target import Target
-from parity.judging.findings import Finding, Tolerance
+from parity.judging.findings import Finding
 from parity.judging.judge import examine, judge_answer
 from parity.judging.query import Asker
+from parity.judging.tally import Tolerance
 from parity.mistakes.changes import state_kept
 from parity.report.data import CaseReport
 

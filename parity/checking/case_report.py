@@ -6,7 +6,8 @@ import numpy as np
 
 from parity.cases.case import Case
 from parity.checking.asked import Both
-from parity.judging.findings import Finding, Tally, Tolerance
+from parity.judging.findings import Finding
+from parity.judging.tally import Tally, Tolerance
 from parity.report.data import CaseReport, Divergence, LayerReport, Trace
 from parity.report.verdicts import VERDICTS
 from rnn_scratch.models import Model

@@ -22,8 +22,9 @@ from parity.explaining.causes import Diagnosis, applies, diagnose
 from parity.explaining.facts import facts
 from parity.explaining.smallest import described, shrink
 from parity.explaining.weights_in_effect import in_effect
-from parity.judging.findings import Finding, Tolerance
+from parity.judging.findings import Finding
 from parity.judging.judge import judge_answer, rejudge
+from parity.judging.tally import Tolerance
 from parity.mistakes.catalogue import MISTAKES
 from parity.mistakes.changes import state_kept
 from parity.report import provenance

@@ -11,9 +11,10 @@ from parity.candidates.answer import Answer
 from parity.cases.case import Case
 from parity.explaining.functions import computed
 from parity.judging.compare import as_steps
-from parity.judging.findings import Finding, Tolerance
+from parity.judging.findings import Finding
 from parity.judging.judge import rejudge
 from parity.judging.query import last_dtype
+from parity.judging.tally import Tolerance
 from parity.mistakes.wrong_cases import WrongCases
 from parity.rounding.arithmetic import ARITHMETIC
 from rnn_scratch.base import Array

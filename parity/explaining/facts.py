@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from parity.cases.case import Case
 from parity.explaining.answered import Answered, answered
 from parity.explaining.functions import widened
-from parity.judging.findings import Finding, Tally, Tolerance
+from parity.judging.findings import Finding
 from parity.judging.judge import judge_answer
+from parity.judging.tally import Tally, Tolerance
 from rnn_scratch.base import Array
 from rnn_scratch.cells import Cell
 from rnn_scratch.layers import Recurrent

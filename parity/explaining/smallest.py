@@ -11,8 +11,8 @@ from parity.candidates.answer import Candidate
 from parity.cases.case import Case
 from parity.errors import CandidateError
 from parity.explaining.deadline import Deadline
-from parity.judging.findings import Tolerance
 from parity.judging.judge import examine
+from parity.judging.tally import Tolerance
 from rnn_scratch.base import Array
 from rnn_scratch.layers import Recurrent
 

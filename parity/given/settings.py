@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from parity.errors import InputError
-from parity.judging.findings import Tolerance
+from parity.judging.tally import Tolerance
 from parity.mistakes.catalogue import MISTAKES
 from parity.options import NAMED
 

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.judging.findings import Tally
 from parity.judging.query import VACUOUS, Query
+from parity.judging.tally import Tally
 from parity.rounding.balls import Ball
 from rnn_scratch.activations import Activation
 from rnn_scratch.base import Layer

@@ -55,13 +55,14 @@ def remember(finding: Finding, **seen: Any) -> None:
 
 def _views(query: Query, finding: Finding) -> Iterator[tuple[str, Array]]:
     """By the setting of its `layer`, or step by step."""
-    asker, layer = query.asker, query.recurrent
+    asker = query.asker
     if asker is None or not asker.candidate.callable or hides_steps(query):
         return
     sequences = shown(query)
     if sequences is not None:
         yield "stepwise", sequences[0]
-    if asker.can("initial_state") and (not layer.cell.carried or layer.return_state):
+    returns_states = query.recurrent.return_state or not query.recurrent.cell.carried
+    if returns_states and asker.can("initial_state"):
         with contextlib.suppress(CandidateError):
             yield "stepped", _stepped(asker, query, finding)
 
@@ -106,7 +107,9 @@ def _asked(asker: Asker, case: Case, what: str) -> tuple[Array, ...]:
 def _prefixes(query: Query, finding: Finding, outputs: Sequence[Array]) -> None:
     """The same layer after fewer steps, and the last step from the state before it."""
     asker, layer = query.asker, query.layer
-    if asker is None or not asker.candidate.callable or not isinstance(layer, Recurrent) or finding.method:
+    if asker is None or not asker.candidate.callable:
+        return
+    if not isinstance(layer, Recurrent) or finding.method:
         return
     try:
         _prefix(asker, query, finding, query.timesteps // 2 + 1)

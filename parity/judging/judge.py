@@ -13,6 +13,7 @@ evidence.py.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,11 @@ from numpy.typing import NDArray
 from parity.candidates.answer import Answer, Candidate
 from parity.cases.case import Case
 from parity.judging.compare import compare_result
-from parity.judging.findings import Finding, Tally, Tolerance
+from parity.judging.findings import Finding
 from parity.judging.methods import judge
 from parity.judging.query import VACUOUS, Asker, Query, exact, given, last_dtype, signal
 from parity.judging.structure import viewed, wrong_structure
+from parity.judging.tally import Tally, Tolerance
 from parity.rounding.arithmetic import Arithmetic
 from parity.rounding.balls import Ball, on_balls
 from rnn_scratch.layers import Recurrent
@@ -89,56 +91,69 @@ def _other_dtypes(case: Case, answer: Answer) -> list[str]:
 # --- several calls, one after another ---
 
 
+@dataclass(frozen=True)
+class _Between:
+    """The states between two calls of a stateful layer: those that the candidate showed, None where it did not; and the
+    reference's, on balls, which go on from call to call as long as nothing is shown."""
+
+    shown: tuple[Array, ...] | None
+    carried: tuple[Ball, ...]
+
+
 def judge_calls(case: Case, answers: Sequence[Answer], tolerance: Tolerance) -> Finding:
     """Of a stateful layer each starts from the state that the candidate itself showed at the end of the one before;
-    where it did not, the reference's goes on from call to call, on balls."""
+    where it did not, from the reference's."""
     finding = Finding(case, answers=tuple(answers))
-    steps, stateful = case.timesteps // case.calls, case.layer.stateful
-    states: tuple[Ball, ...] = tuple(exact(state) for state in case.start)
-    start: tuple[Array, ...] | None = None
+    steps = case.timesteps // case.calls
+    between = _Between(None, tuple(exact(state) for state in case.start))
     for n, answer in enumerate(answers):
         call = case.call(n)
-        finding.wrong = finding.wrong or wrong_structure(call, answer)
+        finding.wrong = wrong_structure(call, answer)
         if finding.wrong:
-            return finding
-        after = _ended(call, answer) if stateful else None
-        unseen = stateful and n > 0 and start is None
-        if stateful and after is None:
-            y, states = _on_from(call, states)
-            if unseen:
-                _compare_call(call, answer, finding, tolerance, call.layer.results(y, states), n * steps)
-        if not unseen:
-            finding.add_call(judge_answer(call, answer, tolerance, start=start), n * steps)
-        start = after
+            break
+        if case.layer.stateful:
+            between = _stateful_call(call, answer, between, finding, tolerance, n * steps)
+        else:
+            finding.add_call(judge_answer(call, answer, tolerance), n * steps)
     return finding
 
 
-def _ended(case: Case, answer: Answer) -> tuple[Array, ...] | None:
+def _stateful_call(
+    call: Case, answer: Answer, before: _Between, finding: Finding, tolerance: Tolerance, at: int
+) -> _Between:
+    """One call judged; what is between it and the next. at: how many steps came before."""
+    after = _Between(_shown_after(call, answer), before.carried)
+    unseen = at > 0 and before.shown is None
+    if after.shown is None:
+        with np.errstate(all="ignore"):
+            y, carried = on_balls(call.layer).forward(given(call), call.mask, before.carried)
+        after = _Between(None, carried)
+        if unseen:
+            _compare_call(call, answer, finding, tolerance, call.layer.results(y, carried), at)
+    if not unseen:
+        finding.add_call(judge_answer(call, answer, tolerance, start=before.shown), at)
+    return after
+
+
+def _shown_after(case: Case, answer: Answer) -> tuple[Array, ...] | None:
     """The states after a call, where the candidate showed them all."""
     layer, outputs = case.layer, answer.outputs or ()
     if len(outputs) == len(case.output_shapes) > len(layer.state_units):
         return tuple(outputs[-len(layer.state_units) :])
-    shows_it = isinstance(layer, Recurrent) and case.mask is None and len(layer.state_units) == 1
-    if not shows_it or not outputs:
+    if not outputs or case.mask is not None:
         return None
-    sequences = isinstance(layer, Recurrent) and layer.return_sequences
-    return (outputs[0][:, -1] if sequences else outputs[0],)
-
-
-def _on_from(call: Case, states: tuple[Ball, ...]) -> tuple[Any, tuple[Ball, ...]]:
-    """What a call puts out, and the states after it, on balls."""
-    with np.errstate(all="ignore"):
-        return on_balls(call.layer).forward(given(call), call.mask, states)
+    if not isinstance(layer, Recurrent) or layer.cell.carried:
+        return None
+    return (outputs[0][:, -1] if layer.return_sequences else outputs[0],)
 
 
 def _compare_call(
     call: Case, answer: Answer, finding: Finding, tolerance: Tolerance, expected: Sequence[Ball], at: int
 ) -> None:
     """What a call put out that started from states which nobody saw."""
-    if "forward" not in finding.method:
-        finding.method.append("forward")
+    finding.used(["forward"])
+    query = Query(call.layer, given(call), call.mask, (), tolerance)
     with np.errstate(all="ignore"):
-        query = Query(call.layer, given(call), call.mask, (), tolerance)
         for got, ball in zip(answer.outputs or (), expected, strict=False):
             compare_result(query, finding.proof, got, ball, at)
             if np.any(ball.radius >= VACUOUS * signal(ball.mid)):

@@ -37,14 +37,15 @@ def judge(query: Query, finding: Finding, outputs: Sequence[Array], answer: Answ
         _opaque(query, finding, outputs)
 
 
-def _opaque(query: Query, finding: Finding, outputs: Sequence[Array]) -> None:
-    """A layer whose states cannot be seen from outside: balls carried through, or samples."""
-    if query.layer.state_units and query.long:
+def _opaque(query: Query, finding: Finding, outputs: Sequence[Array]) -> bool:
+    """A layer whose states cannot be seen from outside: balls carried through, which is told, or samples."""
+    endless = query.layer.state_units and query.long
+    # balls that outgrew the signal accuse rightly, but prove nothing
+    if endless or not forward(query, finding, outputs):
         end_to_end(query, finding, outputs)
-    elif forward(query, finding, outputs):
-        finding.method.append("forward")
-    else:  # balls that outgrew the signal accuse rightly, but prove nothing
-        end_to_end(query, finding, outputs)
+        return False
+    finding.method.append("forward")
+    return True
 
 
 # --- one recurrent layer ---
@@ -57,15 +58,11 @@ def _recurrent(query: Query, finding: Finding, outputs: Sequence[Array], sequenc
         finding.method.append("stepwise" if outputs else "stepped")
         walk = stepwise(query, finding, sequence)
         ends(query, sequence, outputs, finding.proof, walk)
-    elif query.long:
-        end_to_end(query, finding, outputs)
-    elif forward(query, finding, outputs):
-        finding.method.append("forward")
+        return
+    if _opaque(query, finding, outputs) and not hides_steps(query):
         sequences = shown(query)
-        if sequences is not None and not hides_steps(query):  # from its own states the bounds are tighter
+        if sequences is not None:  # from its own states the bounds are tighter
             stepwise(query, finding, sequences[0])
-    else:
-        end_to_end(query, finding, outputs)
 
 
 def _shows_the_states(query: Query, sequence: Array, outputs: Sequence[Array]) -> bool:
@@ -82,27 +79,23 @@ def _apart(query: Query, finding: Finding, outputs: Sequence[Array], answer: Ans
     """Each part by itself; False where they cannot be told apart."""
     layer = query.layer
     apart = layer.apart(outputs)
-    if apart is None or not all(isinstance(part, Recurrent) for part in layer.parts.values()):
+    if apart is None:
         return False
-    sequences: Mapping[str, Array] = answer.sequences
-    if not sequences and query.long and query.mask is None and not _all_sequences(layer):
-        sequences = _shown_apart(query, finding)
+    sequences = answer.sequences or _shown_apart(query, finding)
     for (name, part), (_, start) in zip(layer.parts.items(), layer.shares(query.start), strict=True):
         before = finding.tally.first
-        own = query.inside(part, query.x, query.mask, start)
-        _recurrent(own, finding, apart[name], sequences.get(name))
+        _recurrent(query.inside(part, query.x, query.mask, start), finding, apart[name], sequences.get(name))
         if finding.tally.first is not before:
-            order = ", timesteps in its order of processing" if part.go_backwards else ""  # type: ignore[attr-defined]
+            order = ", timesteps in its order of processing" if getattr(part, "go_backwards", False) else ""
             finding.notes.append(f"first in the {name} half{order}; units counted within it")
     return True
 
 
-def _all_sequences(layer: Layer) -> bool:
-    return all(isinstance(part, Recurrent) and part.return_sequences for part in layer.parts.values())
-
-
 def _shown_apart(query: Query, finding: Finding) -> Mapping[str, Array]:
-    """The sequence of each part, of a candidate with `layer` that shows them when its layer says so."""
+    """The sequence of each part, of a candidate with `layer` that shows them when its layer says so; none where they
+    are not needed."""
+    if not query.long or query.mask is not None or _returns_sequences(query.layer):
+        return {}
     whole = shown(query)
     apart = None if whole is None else query.layer.with_sequences().apart(whole)
     if apart is None:
@@ -110,6 +103,11 @@ def _shown_apart(query: Query, finding: Finding) -> Mapping[str, Array]:
     sequences = {name: results[0] for name, results in apart.items()}
     remember(finding, sequences=sequences)
     return sequences
+
+
+def _returns_sequences(layer: Layer) -> bool:
+    recurrent = [part for part in layer.parts.values() if isinstance(part, Recurrent)]
+    return all(part.return_sequences for part in recurrent)
 
 
 # --- models ---
@@ -164,21 +162,28 @@ def _judge_span(
     query: Query, model: Model, span: _Span, part: Finding, seen: Sequence[Array], sequence: Array | None
 ) -> None:
     """Layers without states are carried on balls, however long; then one is left, or several behind one output."""
-    layers, x, mask = list(span.layers.values()), span.x, span.mask
-    while len(layers) > 1 and not layers[0][0].state_units:
-        layer, _ = layers.pop(0)
+    rest = _carried_through(query, span)
+    layers = [layer for layer, _ in rest.layers.values()]
+    start = tuple(state for _, own in rest.layers.values() for state in own)
+    if len(layers) > 1:
+        _opaque(query.inside(Sequential(layers), rest.x, rest.mask, start), part, seen)
+        return
+    own = query.inside(layers[0], rest.x, rest.mask, start)
+    if len(model.parts) == 1:  # then whom to ask of the model is whom to ask of the layer
+        own = replace(own, asker=query.asker)
+    judge(own, part, seen, Answer(tuple(seen), sequence=sequence))
+
+
+def _carried_through(query: Query, span: _Span) -> _Span:
+    """What is left of a span from the first layer that has states, or its last."""
+    layers, x, mask = dict(span.layers), span.x, span.mask
+    for name, (layer, _) in list(span.layers.items())[:-1]:
+        if layer.state_units:
+            break
         y, _ = on_balls(layer, query.override).forward(cast(x, layer), mask, ())
         mask, x = layer.compute_mask(x, mask), y
-    if len(layers) == 1:
-        ((layer, start),) = layers
-        own = query.inside(layer, x, mask, start)
-        if len(model.parts) == 1:  # then whom to ask of the model is whom to ask of the layer
-            own = replace(own, asker=query.asker)
-        judge(own, part, seen, Answer(tuple(seen), sequence=sequence))
-        return
-    rest = Sequential([layer for layer, _ in layers])
-    start = tuple(state for _, own_start in layers for state in own_start)
-    _opaque(query.inside(rest, x, mask, start), part, seen)
+        del layers[name]
+    return _Span(x, mask, layers)
 
 
 def _mask_after(query: Query, span: _Span) -> Mask | None:

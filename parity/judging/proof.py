@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.judging.compare import at_least_tiny, compare, compare_result
-from parity.judging.findings import Finding, Tally, largest
+from parity.judging.findings import Finding
 from parity.judging.query import VACUOUS, Query, signal
+from parity.judging.tally import Tally, largest
 from parity.rounding.balls import Ball
 from rnn_scratch.base import Mask
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from parity.candidates.answer import Candidate
 from parity.cases.case import Case
-from parity.judging.findings import Tolerance
+from parity.judging.tally import Tolerance
 from parity.rounding.arithmetic import Arithmetic, chosen
 from parity.rounding.balls import Ball, on_balls
 from rnn_scratch.base import Layer, Mask, Values

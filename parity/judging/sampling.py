@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from parity.cases.drawing import generator
 from parity.judging.compare import as_steps, compare
-from parity.judging.findings import Finding, largest
+from parity.judging.findings import Finding
 from parity.judging.query import VACUOUS, Query, signal, values
+from parity.judging.tally import largest
 from parity.rounding.arithmetic import Arithmetic, chosen
 from parity.rounding.balls import Ball
 from parity.rounding.perturbed import Run

@@ -3,16 +3,14 @@
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from parity.report.verdicts import PROVING
+from parity.judging.findings import PROVING
+from parity.rounding.arithmetic import Arithmetic
 
 if TYPE_CHECKING:
     from parity.report.data import Blind, CaseReport, Cause, Divergence, LayerReport, Report
 
 MOST_WORST = 5
 """Elements told of a report; each case has as many."""
-
-ASSUMED = "for sums in any order, rounded to nearest in the layer's dtype, and activations within their allowance"
-"""What a proof is conditional on."""
 
 INPUTS_DIFFERED = "its inputs already differed"
 UNSEEN = "a known mistake would not have shown"
@@ -112,7 +110,7 @@ def proof(report: "Report") -> str:
     told = "proved"
     if len(decisive) > 1:
         told += f" in {proved} of {len(decisive)} cases"
-    told += f", {ASSUMED}"
+    told += f", {Arithmetic.says}"
     if others:
         told += f"; evidence, not proof, in the others: {others}"
     return told

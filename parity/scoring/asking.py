@@ -11,9 +11,10 @@ from parity.cases.probes import probes
 from parity.checking.asking import again
 from parity.errors import CandidateError
 from parity.explaining.functions import computed
-from parity.judging.findings import Finding, Tolerance
+from parity.judging.findings import Finding
 from parity.judging.judge import examine, judge_answer
 from parity.judging.query import Asker
+from parity.judging.tally import Tolerance
 from parity.mistakes.wrong_cases import Key, WrongCases
 from rnn_scratch.base import Array
 from rnn_scratch.layers import Recurrent

@@ -11,8 +11,9 @@ from parity.checking.asking import again
 from parity.explaining.causes import diagnose
 from parity.explaining.functions import computed, widened
 from parity.explaining.weights_in_effect import in_effect
-from parity.judging.findings import Finding, Tolerance
+from parity.judging.findings import Finding
 from parity.judging.judge import judge_answer
+from parity.judging.tally import Tolerance
 from parity.mistakes.catalogue import MISTAKES
 from parity.mistakes.wrong_cases import Key
 from parity.report.data import Cause
