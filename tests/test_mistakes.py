@@ -1,7 +1,9 @@
 """The catalogue, the diagnosis of a FAIL and the blind spots of a PASS: on the catalogue's own wrong layers, and on
 ports that somebody wrote by hand."""
 
+import importlib
 import itertools
+import pkgutil
 
 import keras
 import numpy as np
@@ -20,7 +22,9 @@ from parity.explaining.weights_in_effect import in_effect
 from parity.given.candidate import as_candidate
 from parity.judging.judge import examine
 from parity.judging.tally import Tolerance
-from parity.mistakes.catalogue import MISTAKES
+from parity.mistakes import __path__ as mistakes_package
+from parity.mistakes.catalogue import FAMILIES, MISTAKES
+from parity.mistakes.wrong_cases import WrongCases
 from parity.scoring.asking import Function, Wrong, findings, questions
 from parity.scoring.counts import Score
 from parity.scoring.defects import DEFECTS
@@ -119,6 +123,30 @@ def test_every_mistake_that_is_known_is_in_the_catalogue():
     assert set(IDS) <= set(MISTAKES)
     assert all(MISTAKES[name].common for name in IDS)
     assert all(m.what and m.fix and not m.fix.endswith(".") for m in MISTAKES.values())
+
+
+def test_every_family_is_in_the_catalogue_and_no_id_stands_twice():
+    modules = [
+        importlib.import_module(f"parity.mistakes.{m.name}")
+        for m in pkgutil.iter_modules(mistakes_package)
+        if m.name != "__main__"
+    ]
+    families = [module.FAMILY for module in modules if "FAMILY" in vars(module)]
+    assert set(families) == set(FAMILIES)
+    assert [mistake.id for family in FAMILIES for mistake in family.mistakes] == list(MISTAKES)
+
+
+def test_two_mistakes_together():
+    """The second one is made of what the first left; what changes nothing is left out."""
+    rng = np.random.default_rng(0)
+    layer = SimpleRNN(*(rng.standard_normal(shape).astype("f") for shape in ((3, 3), (3, 3), 3)))
+    wrong = WrongCases(Case("c", layer, np.zeros((1, 2, 3), "f")))
+    transposed, swapped, none = ("recurrent-kernel-not-transposed", ""), ("kernels-swapped", ""), ("reset-after", "")
+    np.testing.assert_array_equal(wrong.composed([transposed, swapped]).layer.Wx, layer.Wh.T)
+    np.testing.assert_array_equal(wrong.composed([swapped, transposed]).layer.Wx, layer.Wh)
+    np.testing.assert_array_equal(wrong.composed([transposed, none]).layer.Wh, layer.Wh.T)
+    np.testing.assert_array_equal(wrong.composed([none, transposed]).layer.Wh, layer.Wh.T)
+    assert wrong.composed([none]) is wrong.composed([]) is None
 
 
 @pytest.mark.parametrize("name", IDS)

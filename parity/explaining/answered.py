@@ -20,13 +20,13 @@ from parity.rounding.arithmetic import ARITHMETIC
 from rnn_scratch.base import Array
 from rnn_scratch.layers import Recurrent
 
-FEW = 4
+_FEW = 4
 """Rows that are enough to reject most of what is wrong."""
 
-FEW_STEPS = 3
+_FEW_STEPS = 3
 """Steps within which plain arithmetic cannot go astray by more than rounding."""
 
-STRAYS = 1e4
+_STRAYS = 1e4
 """Units of rounding that no correct implementation is off by within three steps, whatever the order of its sums."""
 
 
@@ -77,10 +77,10 @@ class Answered:
     def few(self) -> "Answered":
         """Some of the rows, the first one that failed among them."""
         case, first = self.case, self.finding.tally.first
-        if case.batch <= FEW or self.finding.wrong:  # an array that is missing or of another shape may lack the rows
+        if case.batch <= _FEW or self.finding.wrong:  # an array that is missing or of another shape may lack the rows
             return self
         failed = [first["batch"]] if first else []
-        others = np.linspace(0, case.batch - 1, FEW - len(failed)).astype(int)
+        others = np.linspace(0, case.batch - 1, _FEW - len(failed)).astype(int)
         rows = np.unique([*failed, *others])
         part = case.rows_at(rows)
         answers = tuple(_rows_of(answer, rows) for answer in self.finding.answers)
@@ -94,17 +94,17 @@ class Answered:
         case = self.case
         if case.calls > 1 or not self.finding.answers[0].outputs:
             return 0
-        if case.timesteps <= FEW_STEPS:
+        if case.timesteps <= _FEW_STEPS:
             return case.timesteps
         shown = isinstance(case.layer, Recurrent) and case.layer.return_sequences
-        return FEW_STEPS if shown else 0
+        return _FEW_STEPS if shown else 0
 
     def strays(self, wrong: Case, least: float = 0.0) -> bool:
         """Whether the first steps, where they are seen, are by far more than rounding, and than `least`, from what the
         wrong Case computes in plain arithmetic. Relative to numbers above 1."""
         if not self.early:
             return False
-        allowed = max(STRAYS * ARITHMETIC[last_dtype(wrong.layer).name].unit, least)
+        allowed = max(_STRAYS * ARITHMETIC[last_dtype(wrong.layer).name].unit, least)
         outputs, steps = self.finding.answers[0].outputs or (), slice(None)
         if self.early < self.case.timesteps:  # the states after it are of later steps
             outputs, steps = outputs[:1], slice(self.early)

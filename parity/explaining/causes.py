@@ -21,10 +21,10 @@ SECONDS = 1.2
 """How long pairs of mistakes are tried, of this thread's own time: a busy machine changes no answer. Single ones are
 tried to the end."""
 
-Keys = tuple[Key, ...]
+_Keys = tuple[Key, ...]
 """One mistake, or two that were made together."""
 
-Explained = dict[Keys, float]
+_Explained = dict[_Keys, float]
 """What explains every answer, and the largest ratio with it."""
 
 
@@ -58,7 +58,7 @@ def _pairs(suspects: "_Suspects", seconds: float) -> Diagnosis:
         return Diagnosis(stopped=True)
     deadline = Deadline(seconds, time.thread_time)
     pairs = suspects.pairs()
-    found: Explained = {}
+    found: _Explained = {}
     for pair in pairs:
         if deadline.passed:
             return Diagnosis(_named(suspects.questions, found), stopped=True)
@@ -83,7 +83,7 @@ class _Suspects:
         self.quick = [question.few() for question in self.failed][:3]
         self.early = [question for question in self.failed if question.early][:2]
 
-    def explained(self, *keys: Key) -> Explained:
+    def explained(self, *keys: Key) -> _Explained:
         """Those mistakes together with the largest ratio, if they explain every answer."""
         try:
             if self._strays(keys) or self._contradicted(keys):
@@ -93,22 +93,22 @@ class _Suspects:
             return {}
         return {} if largest is None else {keys: largest}
 
-    def single(self, only: str | None) -> Explained:
+    def single(self, only: str | None) -> _Explained:
         """The mistakes that alone explain every answer. What does not change a question that failed is none."""
         ids = [m.id for m in MISTAKES.values() if not m.drawn and only in (None, m.id)]
-        found: Explained = {}
+        found: _Explained = {}
         for key in self.questions[0].wrong.keys(ids):
             found |= self.explained(key)
         return found
 
-    def _strays(self, keys: Keys) -> bool:
+    def _strays(self, keys: _Keys) -> bool:
         for question in self.early:
             wrong = question.wrong.composed(keys)
             if wrong is None or question.strays(wrong):
                 return True
         return False
 
-    def _contradicted(self, keys: Keys) -> bool:
+    def _contradicted(self, keys: _Keys) -> bool:
         if any(MISTAKES[name].mixes_rows for name, _ in keys):  # then some rows are another question
             return False
         for question in self.quick:
@@ -117,7 +117,7 @@ class _Suspects:
                 return True
         return False
 
-    def _largest(self, keys: Keys) -> float | None:
+    def _largest(self, keys: _Keys) -> float | None:
         """The largest ratio over all questions; None where one is not explained, or none is decided."""
         decided, largest = False, 0.0
         for question in self.questions:
@@ -133,7 +133,7 @@ class _Suspects:
             largest = max(largest, found.tally.worst)
         return largest if decided else None
 
-    def pairs(self) -> list[Keys]:
+    def pairs(self) -> list[_Keys]:
         """Two different mistakes at a time, each with all later ones; those first that alone leave the least."""
         ranked = sorted(self._common(), key=self._unexplained)
         return [(first, second) for first, second in itertools.combinations(ranked, 2) if first[0] != second[0]]
@@ -157,9 +157,9 @@ class _Suspects:
 # --- what is told of them ---
 
 
-def _named(questions: Sequence[Answered], explained: Explained) -> tuple[Cause, ...]:
+def _named(questions: Sequence[Answered], explained: _Explained) -> tuple[Cause, ...]:
     """The causes for a report, the variants of one mistake together."""
-    groups: dict[tuple[str, ...], Explained] = {}
+    groups: dict[tuple[str, ...], _Explained] = {}
     for keys, largest in explained.items():
         ordered = _in_order(keys)
         ids = tuple(name for name, _ in ordered)
@@ -172,13 +172,13 @@ def _named(questions: Sequence[Answered], explained: Explained) -> tuple[Cause, 
     return tuple(replace(cause, apart=told) for cause in causes)
 
 
-def _in_order(keys: Keys) -> Keys:
+def _in_order(keys: _Keys) -> _Keys:
     """As in the catalogue."""
     order = list(MISTAKES)
     return tuple(sorted(keys, key=lambda key: order.index(key[0])))
 
 
-def _cause(ids: Sequence[str], variants: Explained) -> Cause:
+def _cause(ids: Sequence[str], variants: _Explained) -> Cause:
     mistakes = [MISTAKES[name] for name in ids]
     details = [_joined(" and ", (label for _, label in keys)) for keys in variants]
     return Cause(
@@ -196,7 +196,7 @@ def _joined(between: str, texts: Iterable[str]) -> str:
     return between.join(filter(None, texts))
 
 
-def _telling(questions: Sequence[Answered], first: Keys, second: Keys) -> str:
+def _telling(questions: Sequence[Answered], first: _Keys, second: _Keys) -> str:
     """What would tell two causes apart that explain the same answers."""
     for question in questions:
         for what, case in richer(question.case):

@@ -16,15 +16,15 @@ from rnn_scratch.base import Array
 from rnn_scratch.cells import Cell
 from rnn_scratch.layers import Recurrent
 
-Flags = NDArray[np.bool_]
+_Flags = NDArray[np.bool_]
 
-MOST = 6
+_MOST = 6
 """How many steps, rows or units are listed one by one."""
 
-LEAST_SEEN = 20
+_LEAST_SEEN = 20
 """Of fewer steps and rows nothing is said of what the differences go along with."""
 
-SHIFTS = (0.0, *np.geomspace(0.01, 40, 24), *-np.geomspace(0.01, 40, 24))
+_SHIFTS = (0.0, *np.geomspace(0.01, 40, 24), *-np.geomspace(0.01, 40, 24))
 """By how much a gate's pre-activation may be off, to see what of its outputs some value of the gate explains."""
 
 
@@ -63,18 +63,18 @@ class _Off:
     """differences: (batch, timesteps, units) in the order of processing. outside: where they are more than rounding."""
 
     differences: Array
-    outside: Flags
+    outside: _Flags
 
     @property
-    def rows(self) -> Flags:
+    def rows(self) -> _Flags:
         return np.asarray(self.outside.any(axis=(1, 2)))
 
     @property
-    def steps(self) -> Flags:
+    def steps(self) -> _Flags:
         return np.asarray(self.outside.any(axis=(0, 2)))
 
     @property
-    def units(self) -> Flags:
+    def units(self) -> _Flags:
         return np.asarray(self.outside.any(axis=(0, 1)))
 
 
@@ -111,13 +111,13 @@ def _where(case: Case, off: _Off | None) -> Iterator[str]:
             yield f"of {len(bad)} {what} {_listed(name, bad)} off"
 
 
-def _steps_off(steps: Flags) -> str:
+def _steps_off(steps: _Flags) -> str:
     return "every step is" if steps.all() else f"of {len(steps)} steps {_listed('step', steps)}"
 
 
-def _listed(what: str, bad: Flags) -> str:
+def _listed(what: str, bad: _Flags) -> str:
     at = np.flatnonzero(bad)
-    if len(at) > MOST:
+    if len(at) > _MOST:
         return f"{len(at)} are"
     if len(at) > 1:
         return f"{what}s {', '.join(map(str, at))} are"
@@ -189,7 +189,7 @@ def _correlated(question: Answered, off: _Off | None) -> Iterator[str]:
         "neither (a constant)": float(constant.max()),
     }
     what, most = max(strength.items(), key=lambda item: item[1])
-    if len(d) >= LEAST_SEEN and most > max(0.3, 4 / np.sqrt(len(d))):
+    if len(d) >= _LEAST_SEEN and most > max(0.3, 4 / np.sqrt(len(d))):
         yield f"the differences go along with {what} most (correlation {most:.2f})"
 
 
@@ -272,7 +272,7 @@ def _reaches(question: Answered, gate: int) -> bool:
     p = cell.project(case.at(0))
     block = slice(gate * cell.units, (gate + 1) * cell.units)
     values = []
-    for shift in SHIFTS:
+    for shift in _SHIFTS:
         moved = p.copy()
         moved[:, block] += shift
         values.append(cell.update(moved, *case.start)[0])

@@ -21,17 +21,17 @@ from rnn_scratch.layers import Recurrent
 
 FIT_SECONDS = 1.0
 
-MOST_COLUMNS = 96
+_MOST_COLUMNS = 96
 """More unknowns for a unit than these are not fitted: it would take too long."""
 
-MOST_WORK = 200_000
+_MOST_WORK = 200_000
 """Inputs times units of a question that is still used."""
 
-STEPS = 40
-TRIES = 6
+_STEPS = 40
+_TRIES = 6
 """How many dampings are tried for one step."""
 
-DELTA = 1e-6
+_DELTA = 1e-6
 """By how much a parameter is moved for a derivative."""
 
 
@@ -77,7 +77,7 @@ def _usable(question: Answered, layer: Recurrent) -> bool:
     case = question.case
     if question.sequence is None or case.mask is not None or case.calls > 1:
         return False
-    small = case.size * layer.units < MOST_WORK
+    small = case.size * layer.units < _MOST_WORK
     return bool(small and has_weights(question, layer) and np.isfinite(case.x).all())
 
 
@@ -104,7 +104,7 @@ def _fit(layer: Recurrent, name: str, data: Sequence[_Taught], deadline: Deadlin
     columns = own.size // units
     data = _enough(data, columns)
     y = np.concatenate([np.zeros((0, units)), *(part.y.reshape(-1, units) for part in data)])
-    if columns > MOST_COLUMNS or len(y) < 1.25 * columns or not np.isfinite(y).all():
+    if columns > _MOST_COLUMNS or len(y) < 1.25 * columns or not np.isfinite(y).all():
         return None
     across = 1 if name == "b" else own.shape[1]
 
@@ -125,16 +125,16 @@ def _fit(layer: Recurrent, name: str, data: Sequence[_Taught], deadline: Deadlin
     return None
 
 
-Model = Callable[[Array], Array]
+_Model = Callable[[Array], Array]
 
 
 @where_solvable
-def _levenberg_marquardt(f: Model, start: Array, y: Array, deadline: Deadline) -> Array | None:
+def _levenberg_marquardt(f: _Model, start: Array, y: Array, deadline: Deadline) -> Array | None:
     """Parameters (units, columns) with which f gives y (n, units) to 1e-5, each unit's by themselves; None if none do
     that are found from there in time."""
     current, damping = start.astype(np.float64), np.full(len(start), 1e-2)
     now, stuck = f(current), 0
-    for _ in range(STEPS):
+    for _ in range(_STEPS):
         J = _jacobian(f, current, now, deadline)
         if J is None:
             return None
@@ -147,22 +147,22 @@ def _levenberg_marquardt(f: Model, start: Array, y: Array, deadline: Deadline) -
     return current if np.abs(y - now).max() < 1e-5 * max(1.0, float(np.abs(y).max())) else None
 
 
-def _jacobian(f: Model, current: Array, now: Array, deadline: Deadline) -> Array | None:
+def _jacobian(f: _Model, current: Array, now: Array, deadline: Deadline) -> Array | None:
     """(n, units, columns): each unit's outputs by its own parameters. None where there is no more time."""
     J = np.empty((*now.shape, current.shape[1]))
     for j in range(current.shape[1]):
         if deadline.passed:
             return None
         moved = current.copy()
-        moved[:, j] += DELTA
-        J[..., j] = (f(moved) - now) / DELTA
+        moved[:, j] += _DELTA
+        J[..., j] = (f(moved) - now) / _DELTA
     return J
 
 
-def _step(f: Model, J: Array, current: Array, rest: Array, y: Array, damping: Array) -> tuple[Array, Array]:
+def _step(f: _Model, J: Array, current: Array, rest: Array, y: Array, damping: Array) -> tuple[Array, Array]:
     """The parameters after a step of those units that it brings nearer, and each unit's damping for the next."""
     normal, slope = np.einsum("nui,nuj->uij", J, J), np.einsum("nui,nu->ui", J, rest)
-    for _ in range(TRIES):
+    for _ in range(_TRIES):
         extra = damping[:, None, None] * np.eye(current.shape[1])
         step = np.linalg.solve(normal + extra, slope[..., None])[..., 0]
         after = f(current + step)

@@ -7,15 +7,15 @@ from numpy.typing import NDArray
 
 from rnn_scratch.base import Array
 
-CLOSE = 1e-3
+_CLOSE = 1e-3
 """Entries are the same if they differ by less than this part of the array's largest: nothing recovered is exact."""
 
-MOST_COMPARED = 1 << 22
+_MOST_COMPARED = 1 << 22
 """Numbers that are held at once to find an order of rows: 32 MiB of them."""
 
-MOST_LISTED = 12
+_MOST_LISTED = 12
 
-MOST_ENTRIES = 3
+_MOST_ENTRIES = 3
 """So many entries that differ are told one by one."""
 
 
@@ -30,7 +30,7 @@ def compared(name: str, own: Array, right: Array, apart: NDArray[np.bool_] | Non
         apart = differing(own, right)
     if not apart.any():
         return f"{name} is the layer's own"
-    if apart.sum() <= MOST_ENTRIES:
+    if apart.sum() <= _MOST_ENTRIES:
         return "; ".join(_entry(name, own, right, tuple(at)) for at in np.argwhere(apart))
     made = made_of(own, right)
     if made:
@@ -57,7 +57,7 @@ def stale(own: Array, right: Array) -> bool:
 
 def made_of(own: Array, right: Array) -> str | None:
     """What an array is made of the layer's by, if that can be told."""
-    for way in WAYS:
+    for way in _WAYS:
         told = way(own, right)
         if told is not None:
             return told
@@ -65,7 +65,7 @@ def made_of(own: Array, right: Array) -> str | None:
 
 
 def _close(right: Array) -> float:
-    return float(CLOSE * np.abs(right).max())
+    return float(_CLOSE * np.abs(right).max())
 
 
 def _same(own: Array, right: Array, close: float) -> bool:
@@ -91,15 +91,16 @@ def _reordered(own: Array, right: Array) -> str | None:
     for axis, what in enumerate(("rows", "columns") if right.ndim > 1 else ("entries",)):
         order = _order(own, right, axis)
         if order is not None:
-            more = ", ..." if len(order) > MOST_LISTED else ""
-            return f"the layer's with its {what} in the order {', '.join(map(str, order[:MOST_LISTED]))}{more}"
+            listed = ", ".join(map(str, order[:_MOST_LISTED]))
+            more = ", ..." if len(order) > _MOST_LISTED else ""
+            return f"the layer's with its {what} in the order {listed}{more}"
     return None
 
 
 def _order(own: Array, right: Array, axis: int) -> list[int] | None:
     """The order of the layer's rows (or columns) in which they are the array's, if there is one."""
     a, b = (np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1) for array in (own, right))
-    if a.size * len(b) > MOST_COMPARED:
+    if a.size * len(b) > _MOST_COMPARED:
         return None
     order = np.abs(a[:, None] - b[None]).max(axis=2).argmin(axis=1)
     fits = len(set(order)) == len(b) and _same(a, b[order], _close(right))
@@ -121,7 +122,7 @@ def _scaled_each(own: Array, right: Array) -> str | None:
         along = (own * right).sum(axis=axis, keepdims=True)
         factor = along / ((right * right).sum(axis=axis, keepdims=True) + 1e-300)
         if own.shape[axis] > 1 and _same(own, factor * right, _close(right)):
-            listed = ", ".join(f"{f:.4g}" for f in factor.ravel()[:MOST_LISTED])
+            listed = ", ".join(f"{f:.4g}" for f in factor.ravel()[:_MOST_LISTED])
             return f"the layer's with its {what} times {listed}"
     return None
 
@@ -137,7 +138,7 @@ def _quantised(own: Array, right: Array) -> str | None:
     return f"of {values} values alone: quantised" if own.size > 8 and 2 * values <= own.size else None
 
 
-WAYS: tuple[Callable[[Array, Array], str | None], ...] = (
+_WAYS: tuple[Callable[[Array, Array], str | None], ...] = (
     _zero,
     _scaled,
     _shifted,

@@ -16,34 +16,34 @@ from rnn_scratch.base import Array
 from rnn_scratch.cells import Cell
 from rnn_scratch.layers import Recurrent
 
-ROWS = 4000
+_ROWS = 4000
 """At most so many equations for recovered weights."""
 
-SIGNIFICANT = 8.0
+_SIGNIFICANT = 8.0
 """A recovered weight differs if it does by so many of its standard errors, and by more than rounding."""
 
-MOST_ROUNDINGS = 50
+_MOST_ROUNDINGS = 50
 """Residuals of so many standard roundings are no longer rounding."""
 
-UNIT = 2.0**-24
+_UNIT = 2.0**-24
 """Of float32."""
 
-INVERSES: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
+_INVERSES: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
     "tanh": (np.arctanh, lambda y: 1 - y * y),
     "sigmoid": (lambda y: np.log(y / (1 - y)), lambda y: y * (1 - y)),
     "linear": (lambda y: y, lambda y: np.ones_like(y)),
 }
 """Of an activation its inverse, and its slope where it puts out y."""
 
-Args = ParamSpec("Args")
-Found = TypeVar("Found")
+_Args = ParamSpec("_Args")
+_Found = TypeVar("_Found")
 
 
-def where_solvable(find: Callable[Args, Found | None]) -> Callable[Args, Found | None]:
+def where_solvable(find: Callable[_Args, _Found | None]) -> Callable[_Args, _Found | None]:
     """None where the numbers that a candidate put out leave nothing to solve: huge ones, say."""
 
     @functools.wraps(find)
-    def guarded(*args: Args.args, **kwargs: Args.kwargs) -> Found | None:
+    def guarded(*args: _Args.args, **kwargs: _Args.kwargs) -> _Found | None:
         try:
             with np.errstate(all="ignore"):
                 return find(*args, **kwargs)
@@ -66,7 +66,7 @@ class Recovered:
     @property
     def is_one(self) -> bool:
         """Whether there are such arrays."""
-        return self.fit <= MOST_ROUNDINGS
+        return self.fit <= _MOST_ROUNDINGS
 
     @property
     def alone(self) -> tuple[str, Array] | None:
@@ -88,14 +88,14 @@ class Recovered:
 def recover(layer: Recurrent, questions: Sequence[Answered]) -> Recovered | None:
     """Of a SimpleRNN in float32 whose sequences are seen."""
     cell = layer.cell
-    if len(cell.gates) > 1 or cell.activation.name not in INVERSES or cell.dtype != np.float32:
+    if len(cell.gates) > 1 or cell.activation.name not in _INVERSES or cell.dtype != np.float32:
         return None
     units = _units(*_equations(layer, questions), cell.activation.name)
     if not units:
         return None
     solved, errors = np.array([unit.row for unit in units]), np.array([unit.errors for unit in units])
     right = np.concatenate([cell.Wx, cell.Wh, cell.b[:, None]], axis=1).astype(np.float64)
-    apart = np.abs(solved - right) > SIGNIFICANT * errors + 1e-6 * np.abs(right)
+    apart = np.abs(solved - right) > _SIGNIFICANT * errors + 1e-6 * np.abs(right)
     fit = max(unit.fit for unit in units)
     return Recovered(_arrays(cell, solved), _arrays(cell, right), _arrays(cell, apart), fit)
 
@@ -117,9 +117,9 @@ def _equations(layer: Recurrent, questions: Sequence[Answered]) -> tuple[Array, 
             x, _ = case.processed()
             one = np.ones((case.batch, case.timesteps, 1))
             A = np.concatenate([x.astype(np.float64), previous(case, sequence), one], axis=2)
-            rows.append(A.reshape(-1, A.shape[2])[:ROWS])
-            outputs.append(sequence.reshape(-1, layer.units)[:ROWS].astype(np.float64))
-    return np.concatenate(rows)[:ROWS], np.concatenate(outputs)[:ROWS]
+            rows.append(A.reshape(-1, A.shape[2])[:_ROWS])
+            outputs.append(sequence.reshape(-1, layer.units)[:_ROWS].astype(np.float64))
+    return np.concatenate(rows)[:_ROWS], np.concatenate(outputs)[:_ROWS]
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _units(A: Array, Y: Array, activation: str) -> list[_Unit]:
 
 
 def _solved(A: Array, y: Array, activation: str) -> _Unit | None:
-    inverse, slope = INVERSES[activation]
+    inverse, slope = _INVERSES[activation]
     steep = slope(y)
     usable = np.isfinite(y) & (steep > 1e-3) & np.isfinite(A).all(axis=1)
     a, z, steep = A[usable], inverse(y[usable]), steep[usable]
@@ -157,9 +157,9 @@ def _solved(A: Array, y: Array, activation: str) -> _Unit | None:
     if rank < a.shape[1]:
         return None
     rest = weighted @ row - z * weight
-    sigma = max(float(np.sqrt((rest * rest).mean())), UNIT)
+    sigma = max(float(np.sqrt((rest * rest).mean())), _UNIT)
     errors = sigma * np.sqrt(np.diag(np.linalg.inv(weighted.T @ weighted)))
-    return _Unit(row, errors, float(np.abs(rest).max()) / (UNIT * np.sqrt(a.shape[1])))
+    return _Unit(row, errors, float(np.abs(rest).max()) / (_UNIT * np.sqrt(a.shape[1])))
 
 
 def _arrays(cell: Cell, rows: Array) -> dict[str, Array]:

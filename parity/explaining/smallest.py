@@ -18,10 +18,10 @@ from rnn_scratch.layers import Recurrent
 
 SECONDS = 1.0
 
-Way = Callable[[Case], Iterator[Case]]
+_Way = Callable[[Case], Iterator[Case]]
 """Smaller cases than the one given, the smallest first."""
 
-MOST_WEIGHTS = 32
+_MOST_WEIGHTS = 32
 """Of an array of more no single weight is tried at zero."""
 
 
@@ -39,7 +39,7 @@ class _Search:
         except (CandidateError, ValueError):
             return False
 
-    def smallest(self, case: Case, ways: Sequence[Way]) -> Case:
+    def smallest(self, case: Case, ways: Sequence[_Way]) -> Case:
         """The case made smaller in all those ways, over and over, until none makes it smaller."""
         before = None
         while case is not before and not self.deadline.passed:
@@ -79,7 +79,7 @@ def shrink(candidate: Candidate, case: Case, tolerance: Tolerance, seconds: floa
     Steps and rows always; units, features and weights where it takes `layer`, which must be one recurrent layer.
     """
     search = _Search(candidate, tolerance, Deadline(SECONDS if seconds is None else seconds))
-    ways: list[Way] = [_fewer_rows, _without]
+    ways: list[_Way] = [_fewer_rows, _without]
     if "layer" in candidate.takes and isinstance(case.layer, Recurrent):
         ways += [_fewer_units, _fewer_features, _zeroed]
     small = search.smallest(case, ways)
@@ -143,7 +143,7 @@ def _zeroed(case: Case) -> Iterator[Case]:
         if array.any():
             yield replace(case, layer=_with_arrays(layer, {name: np.zeros_like(array)}))
     for name, array in layer.weights.items():
-        few = array.size <= MOST_WEIGHTS and np.count_nonzero(array) > 1
+        few = array.size <= _MOST_WEIGHTS and np.count_nonzero(array) > 1
         for at in np.argwhere(array) if few else ():
             new = array.copy()
             new[tuple(at)] = 0

@@ -16,7 +16,7 @@ from parity.report.data import Cause
 from rnn_scratch.base import Array
 from rnn_scratch.layers import Recurrent
 
-Lines = tuple[str, ...]
+_Lines = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class InEffect:
     lines: what else is known of the weights."""
 
     causes: tuple[Cause, ...] = ()
-    lines: Lines = ()
+    lines: _Lines = ()
 
 
 def in_effect(findings: Sequence[Finding]) -> InEffect:
@@ -46,7 +46,7 @@ def _readable(findings: Sequence[Finding]) -> list[Answered]:
 
 
 def _explaining(
-    layer: Recurrent, questions: Sequence[Answered], one: tuple[str, Array] | None, lines: Lines
+    layer: Recurrent, questions: Sequence[Answered], one: tuple[str, Array] | None, lines: _Lines
 ) -> InEffect:
     """What one array, in place of the layer's own of that name, says of the answers. lines: what is known already."""
     if one is None:
@@ -73,7 +73,7 @@ def _stale_weights(name: str, largest: float) -> Cause:
     return Cause(m.id, m.what, m.fix, m.source, detail=name, largest=largest)
 
 
-def _told(layer: Recurrent, name: str, array: Array, largest: float, lines: Lines) -> Lines:
+def _told(layer: Recurrent, name: str, array: Array, largest: float, lines: _Lines) -> _Lines:
     within = f"with that {name} every answer is within rounding (largest {largest:.2g} radii)"
     if lines:
         return (*lines, within)

@@ -16,11 +16,11 @@ from rnn_scratch.layers import Recurrent
 
 FAMILY = Family()
 
-Other = Callable[[Activation], Activation | None]
+_Other = Callable[[Activation], Activation | None]
 """The wrong activation for a right one; None where there is nothing to get wrong."""
 
 
-def _cell_with(name: str, other: Other) -> Change:
+def _cell_with(name: str, other: _Other) -> Change:
     """Another activation of cells, that of the attribute `name`, in those that have it."""
 
     def change(own: Cell) -> Cell | None:
@@ -35,7 +35,7 @@ def _cell_with(name: str, other: Other) -> Change:
     return cell(change)
 
 
-def _layer_with(other: Other) -> Change:
+def _layer_with(other: _Other) -> Change:
     """Another activation of a layer that is, or has, one of its own."""
 
     def change(layer: Layer) -> Layer | None:
@@ -51,7 +51,7 @@ def _layer_with(other: Other) -> Change:
     return change
 
 
-def _to(name: str, only: Sequence[str] = (), never: Sequence[str] = ()) -> Other:
+def _to(name: str, only: Sequence[str] = (), never: Sequence[str] = ()) -> _Other:
     """An activation for another, or for those only, or for all but those."""
 
     def other(present: Activation) -> Activation | None:
@@ -165,7 +165,7 @@ def _rational_tanh(z: Array) -> Array:
     return np.asarray(z * (27 + z * z) / (27 + 9 * z * z))
 
 
-APPROXIMATIONS = {
+_APPROXIMATIONS = {
     "tanh": (
         _approximation("clip(z, -1, 1)", lambda z: np.clip(z, -1, 1), 1),
         _approximation("z (27 + z^2) / (27 + 9 z^2), clipped at 3", _rational_tanh, 1),
@@ -178,12 +178,12 @@ APPROXIMATIONS = {
 
 
 def _approximate() -> dict[str, Change]:
-    def instead_of(own: str, new: Activation) -> Other:
+    def instead_of(own: str, new: Activation) -> _Other:
         return lambda present: new if present.name == own else None
 
     changes = {}
     for which, told in (("activation", ""), ("recurrent_activation", ", recurrent")):
-        for own, several in APPROXIMATIONS.items():
+        for own, several in _APPROXIMATIONS.items():
             for new in several:
                 changes[f"{new.name} for {own}{told}"] = _cell_with(which, instead_of(own, new))
     return changes

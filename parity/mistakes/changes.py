@@ -119,11 +119,11 @@ def _only(number: int, change: Change) -> Change:
 
 # --- changes of one kind of layer, of cells, of arrays ---
 
-Kind = TypeVar("Kind", bound=Layer)
-Some = TypeVar("Some")
+_Kind = TypeVar("_Kind", bound=Layer)
+_Some = TypeVar("_Some")
 
 
-def of_kind(kind: type[Kind], change: Callable[[Kind], Layer | None]) -> Change:
+def of_kind(kind: type[_Kind], change: Callable[[_Kind], Layer | None]) -> Change:
     return lambda layer: change(layer) if isinstance(layer, kind) else None
 
 
@@ -168,7 +168,7 @@ def setting(name: str, value: Any) -> Change:
     return recurrent(change)
 
 
-def mixed_in(wrong: type, of: Some, **attributes: Any) -> Some:
+def mixed_in(wrong: type, of: _Some, **attributes: Any) -> _Some:
     """The same object, of a class in which the wrong one's methods come first, with those attributes."""
     twin = copy.copy(of)
     if not isinstance(of, wrong):

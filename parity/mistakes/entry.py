@@ -8,7 +8,7 @@ from parity.cases.case import Case
 from parity.mistakes.changes import Change, each
 
 Variants = dict[str, Case]
-Make = Callable[[Case], Variants]
+_Make = Callable[[Case], Variants]
 
 
 def _nothing(case: Case) -> str | None:
@@ -29,7 +29,7 @@ class Mistake:
     """
 
     id: str
-    variants: Make = field(repr=False)
+    variants: _Make = field(repr=False)
     what: str
     fix: str
     source: str = ""
@@ -39,7 +39,7 @@ class Mistake:
     common: bool = True
 
 
-class Told(TypedDict, total=False):
+class _Told(TypedDict, total=False):
     """What is told of a mistake beside its variants; see `Mistake`."""
 
     what: Required[str]
@@ -57,16 +57,16 @@ class Family:
     def __init__(self) -> None:
         self.mistakes: list[Mistake] = []
 
-    def mistake(self, name: str, **told: Unpack[Told]) -> Callable[[Make], Make]:
+    def mistake(self, name: str, **told: Unpack[_Told]) -> Callable[[_Make], _Make]:
         """Enters the function Case -> wrong Cases that it decorates."""
 
-        def enter(variants: Make) -> Make:
+        def enter(variants: _Make) -> _Make:
             self.mistakes.append(Mistake(name, variants, **told))
             return variants
 
         return enter
 
-    def enter(self, name: str, change: Change | dict[str, Change], **told: Unpack[Told]) -> None:
+    def enter(self, name: str, change: Change | dict[str, Change], **told: Unpack[_Told]) -> None:
         """Enters a change of the layers, or several by what tells them apart."""
         changes = change if isinstance(change, dict) else {"": change}
 

@@ -12,7 +12,7 @@ from rnn_scratch.cells import Cell, GRUCell, LSTMCell
 
 FAMILY = Family()
 
-LIBRARIES = {
+_LIBRARIES = {
     "iofc": ("ONNX's", "onnx LSTM"),
     "icfo": ("TensorFlow 1's", "tensorflow#29308"),
     "ifoc": ("CoreML's", "coremltools PR#93"),
@@ -21,7 +21,7 @@ LIBRARIES = {
 }
 """The orders of other libraries: whose, and where it was seen."""
 
-EVERY = ("Wx", "Wh", "b")
+_EVERY = ("Wx", "Wh", "b")
 
 
 def _reordered(order: str, *names: str) -> Change:
@@ -30,7 +30,7 @@ def _reordered(order: str, *names: str) -> Change:
     def change(own: Cell) -> dict[str, Array] | None:
         if sorted(own.gates) != sorted(order) or "".join(own.gates) == order:
             return None
-        if "b" in names and not own.use_bias and names != EVERY:
+        if "b" in names and not own.use_bias and names != _EVERY:
             return None
         blocks = np.arange(len(order) * own.units).reshape(len(order), own.units)
         rows = blocks[[order.index(gate) for gate in own.gates]].ravel()
@@ -42,16 +42,16 @@ def _reordered(order: str, *names: str) -> Change:
 def _enter_orders(right: str) -> None:
     for letters in itertools.permutations(right):
         order = "".join(letters)
-        whose, source = LIBRARIES.get(order, ("no known library's", ""))
+        whose, source = _LIBRARIES.get(order, ("no known library's", ""))
         if order == right:
             continue
         FAMILY.enter(
             f"gate-order-{order}",
-            _reordered(order, *EVERY),
+            _reordered(order, *_EVERY),
             what=f"the port reads the gates as {' '.join(order)} ({whose} order); Keras stores {' '.join(right)}",
             fix=f"reorder the blocks of Wx, Wh and b from {' '.join(right)} to {' '.join(order)}",
             source=source,
-            common=order in LIBRARIES,
+            common=order in _LIBRARIES,
         )
 
 
@@ -63,7 +63,7 @@ def _orders_of_some() -> dict[str, Change]:
     some = [("b",), ("Wx",), ("Wh",), ("Wx", "Wh")]
     return {
         f"{' and '.join(names)} as {' '.join(order)}": _reordered(order, *names)
-        for order, names in itertools.product(LIBRARIES, some)
+        for order, names in itertools.product(_LIBRARIES, some)
     }
 
 

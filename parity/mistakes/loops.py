@@ -7,10 +7,10 @@ from rnn_scratch.base import Mask, States, Values
 from rnn_scratch.layers import Recurrent
 from rnn_scratch.loop import MaskRule, loop
 
-Update = Callable[[Any, Values, States], States]
+_Update = Callable[[Any, Values, States], States]
 """(cell, x_t, states before) -> states after."""
 
-Before = Callable[[list[States]], States]
+_Before = Callable[[list[States]], States]
 """All the states so far, the initial ones first -> those that the next step starts from."""
 
 
@@ -29,8 +29,8 @@ def looped(
     mask: Mask | None,
     states: States,
     *,
-    update: Update = _updated,
-    before: Before = _last,
+    update: _Update = _updated,
+    before: _Before = _last,
     rule: Callable[[MaskRule], MaskRule] = lambda right: right,
 ) -> tuple[Values, States]:
     """`Recurrent`'s loop with another step, another choice of the states before it, another rule for masked steps."""

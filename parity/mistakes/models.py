@@ -59,10 +59,10 @@ FAMILY.enter(
 )
 
 
-Pair = tuple[Recurrent, Recurrent]
+_Pair = tuple[Recurrent, Recurrent]
 
 
-def _with_directions(choose: Callable[[Recurrent, Recurrent], Pair]) -> Change:
+def _with_directions(choose: Callable[[Recurrent, Recurrent], _Pair]) -> Change:
     """The weights of the directions, given those that they should have; where they are of one shape."""
 
     def change(layer: Bidirectional) -> Layer | None:
@@ -163,7 +163,7 @@ def _mask_zero_output_missing(case: Case) -> Variants:
 
 # --- the layers of a model ---
 
-Parts = Mapping[str, Layer]
+_Parts = Mapping[str, Layer]
 
 
 def _chain(case: Case) -> dict[str, Layer]:
@@ -173,11 +173,11 @@ def _chain(case: Case) -> dict[str, Layer]:
     return {name: layer for name, layer in case.layer.parts.items() if not isinstance(layer, Dropout)}
 
 
-def _movable(parts: Parts) -> list[str]:
+def _movable(parts: _Parts) -> list[str]:
     return [name for name, layer in parts.items() if not isinstance(layer, Embedding)]  # nothing else takes tokens
 
 
-def _rearranged(case: Case, parts: Parts) -> Case | None:
+def _rearranged(case: Case, parts: _Parts) -> Case | None:
     """The model of those layers, if their sizes fit."""
     few = case.rows_at(np.arange(1))
     try:
@@ -192,7 +192,7 @@ def _rearranged(case: Case, parts: Parts) -> Case | None:
     return replace(case, layer=model) if fits else None
 
 
-def _that_fit(case: Case, arrangements: Mapping[str, Parts]) -> Variants:
+def _that_fit(case: Case, arrangements: Mapping[str, _Parts]) -> Variants:
     models = {name: _rearranged(case, parts) for name, parts in arrangements.items()}
     return {name: model for name, model in models.items() if model is not None}
 

@@ -5,7 +5,7 @@ import re
 from parity.mistakes.catalogue import MISTAKES
 from parity.mistakes.entry import Mistake
 
-HEAD = """\
+_HEAD = """\
 # Mistakes that are known by name
 
 Made from the catalogue in `parity/mistakes/`: `python -m parity.mistakes > docs/mistakes.md`. After a
@@ -22,7 +22,7 @@ def page() -> str:
     orders = [name for name in MISTAKES if _is_order(name)]
     rows = [_row(mistake) for name, mistake in MISTAKES.items() if name not in orders]
     listed = ", ".join(f"`{name}`" for name in orders)
-    return HEAD + "\n".join(rows) + f"\n\nEvery order of gates is one more, by its letters: {listed}."
+    return _HEAD + "\n".join(rows) + f"\n\nEvery order of gates is one more, by its letters: {listed}."
 
 
 def _is_order(name: str) -> bool:

@@ -11,16 +11,16 @@ from rnn_scratch.cells import Cell, GRUCell, LSTMCell, delivered
 
 FAMILY = Family()
 
-BITS = {"float16": 11, "bfloat16": 8, "float32": 24}
+_BITS = {"float16": 11, "bfloat16": 8, "float32": 24}
 """Of the significand. float16's range is narrower than weights ever are."""
 
-TOLD = {"float16": "float16 or TF32"}
+_TOLD = {"float16": "float16 or TF32"}
 """Both have 11 bits."""
 
-NARROWER = {"float64": ("float32", "float16", "bfloat16"), "float32": ("float16", "bfloat16")}
+_NARROWER = {"float64": ("float32", "float16", "bfloat16"), "float32": ("float16", "bfloat16")}
 
 
-def to_bits(array: Array, bits: int) -> Array:
+def _to_bits(array: Array, bits: int) -> Array:
     """Rounded to the nearest number of so many significant bits, in the same dtype."""
     significand, exponent = np.frexp(array.astype(np.float64))
     return np.asarray(np.ldexp(np.rint(np.ldexp(significand, bits)), exponent - bits).astype(array.dtype))
@@ -29,10 +29,10 @@ def to_bits(array: Array, bits: int) -> Array:
 def _rounded(value: Values, bits: int) -> Values:
     """That of an array or a ball."""
     if isinstance(value, np.ndarray):
-        return to_bits(value, bits)
+        return _to_bits(value, bits)
     mid, rad = np.asarray(value.mid), value.radius.astype(np.float64)
-    low, high = to_bits(mid - rad, bits), to_bits(mid + rad, bits)
-    middle = to_bits(mid, bits)
+    low, high = _to_bits(mid - rad, bits), _to_bits(mid + rad, bits)
+    middle = _to_bits(mid, bits)
     off = np.maximum(high - middle, middle - low) + value.arithmetic.tiny
     return Ball(middle, value.arithmetic, off.astype(value.arithmetic.radii), may_overflow=value.may_overflow)
 
@@ -77,7 +77,7 @@ class _RoundedFactors(Cell):
 
 
 def _weights(bits: int, *names: str) -> Change:
-    return weights(lambda own: {name: to_bits(getattr(own, name), bits) for name in names})
+    return weights(lambda own: {name: _to_bits(getattr(own, name), bits) for name in names})
 
 
 def _states(bits: int) -> Change:
@@ -100,7 +100,7 @@ def _outputs(bits: int) -> Change:
 
 
 def _in_precision(case: Case, name: str) -> Variants:
-    bits, told = BITS[name], TOLD.get(name, name)
+    bits, told = _BITS[name], _TOLD.get(name, name)
     changes = {
         f"weights in {told}": _weights(bits, "Wx", "Wh", "b"),
         f"kernels in {told}": _weights(bits, "Wx", "Wh"),
@@ -112,7 +112,7 @@ def _in_precision(case: Case, name: str) -> Variants:
     for label, change in changes.items():
         found |= each(case, change, label)
     if case.numpy_floats:
-        found[f"inputs in {told}"] = case.mapped(lambda x: to_bits(x, bits))
+        found[f"inputs in {told}"] = case.mapped(lambda x: _to_bits(x, bits))
     return found
 
 
@@ -124,6 +124,6 @@ def _in_precision(case: Case, name: str) -> Variants:
 )
 def _reduced_precision(case: Case) -> Variants:
     found: Variants = {}
-    for name in NARROWER.get(case.layer.dtype.name, ()):
+    for name in _NARROWER.get(case.layer.dtype.name, ()):
         found |= _in_precision(case, name)
     return found

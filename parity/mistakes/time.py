@@ -25,18 +25,18 @@ from rnn_scratch.layers import Recurrent
 
 FAMILY = Family()
 
-Results = tuple[Array, ...]
+_Results = tuple[Array, ...]
 
 
 # --- the wrong way round ---
 
 
-def _turn(results: Results) -> Results:
+def _turn(results: _Results) -> _Results:
     y, *states = results
     return y[:, ::-1], *states
 
 
-TURNED = View(_turn, _turn)
+_TURNED = View(_turn, _turn)
 
 
 @FAMILY.mistake(
@@ -50,7 +50,7 @@ def _time_reversed(case: Case) -> Variants:
     change = setting("go_backwards", True)
     found = each(case, change)
     if found and isinstance(case.layer, Recurrent) and case.layer.return_sequences:
-        found["and puts the outputs back in time order"] = replace(found[""], view=TURNED)
+        found["and puts the outputs back in time order"] = replace(found[""], view=_TURNED)
     return found
 
 
@@ -98,7 +98,7 @@ def _put_in_time_order(layer: Layer) -> Layer | None:
 )
 def _backward_output_reordered(case: Case) -> Variants:
     if is_one_layer(case):
-        return {"": replace(case, view=TURNED)} if _is_backward_sequence(case.layer) else {}
+        return {"": replace(case, view=_TURNED)} if _is_backward_sequence(case.layer) else {}
     return each(case, _put_in_time_order) if isinstance(case.layer, Sequential) else {}
 
 
@@ -166,18 +166,18 @@ FAMILY.enter(
 # --- time for batch ---
 
 
-def _swap(results: Results) -> Results:
+def _swap(results: _Results) -> _Results:
     y, *states = results
     return y.swapaxes(0, 1) if y.ndim > 2 else y, *states
 
 
-SWAPPED = View(_swap, _swap)
+_SWAPPED = View(_swap, _swap)
 
 
 def _reread(batch: int, steps: int) -> View:
     """Outputs whose first two axes are taken for each other, the bytes lying as they do."""
 
-    def reread(results: Results) -> Results:
+    def reread(results: _Results) -> _Results:
         y, *states = results
         if y.ndim <= 2 or y.shape[:2] not in ((batch, steps), (steps, batch)):
             return results
@@ -199,11 +199,11 @@ def _time_major(case: Case) -> Variants:
         return {}
     found: Variants = {}
     if len(case.output_shapes[0]) > 2:
-        found["only its outputs"] = replace(case, view=SWAPPED)
+        found["only its outputs"] = replace(case, view=_SWAPPED)
     if case.mask is not None or case.initial_state is not None:
         return found
     turned = case.mapped(lambda x: x.swapaxes(0, 1), rows=())
-    found[""] = replace(turned, view=SWAPPED)
+    found[""] = replace(turned, view=_SWAPPED)
     found["only its inputs"] = turned
     if batch != steps and min(batch, steps) > 1:
         lying = case.mapped(lambda x: x.reshape(steps, batch, *x.shape[2:]), rows=())

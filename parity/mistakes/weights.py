@@ -18,10 +18,12 @@ from rnn_scratch.layers import Recurrent
 
 FAMILY = Family()
 
-Arrays = dict[str, Array]
+_Arrays = dict[str, Array]
 
 
-def dense(name: str, change: Callable[[Array], Array], unless: Callable[[Array], bool] = lambda array: False) -> Change:
+def _dense(
+    name: str, change: Callable[[Array], Array], unless: Callable[[Array], bool] = lambda array: False
+) -> Change:
     """Another array of that name in Dense layers that have one, where it is of the same shape."""
 
     def change_layer(layer: Dense) -> Layer | None:
@@ -44,13 +46,13 @@ def _transposed_blocks(array: Array, gates: int) -> Array:
     return np.concatenate([block.T for block in np.split(array, gates)])
 
 
-def _transposed_kernel(own: Cell) -> Arrays | None:
+def _transposed_kernel(own: Cell) -> _Arrays | None:
     if own.units != own.input_dim or own.units == 1:
         return None
     return {"Wx": _transposed_blocks(own.Wx, len(own.gates))}
 
 
-def _transposed_recurrent_kernel(own: Cell) -> Arrays | None:
+def _transposed_recurrent_kernel(own: Cell) -> _Arrays | None:
     return {"Wh": _transposed_blocks(own.Wh, len(own.gates))} if own.units > 1 else None
 
 
@@ -58,7 +60,7 @@ FAMILY.enter(
     "kernel-not-transposed",
     {
         "": weights(_transposed_kernel),
-        "Dense": dense("W", np.transpose, unless=lambda W: len(W) == 1),
+        "Dense": _dense("W", np.transpose, unless=lambda W: len(W) == 1),
     },
     what="the port uses the kernel Wx without its transposition; Keras stores it (input_dim, units)",
     fix="transpose each gate's block of Wx",
@@ -86,7 +88,7 @@ FAMILY.enter(
     "bias-missing",
     {
         "": weights(lambda own: {"b": np.zeros_like(own.b)} if own.use_bias else None),
-        "Dense": dense("b", np.zeros_like),
+        "Dense": _dense("b", np.zeros_like),
     },
     what="the port leaves the bias out",
     fix="add b",
@@ -157,7 +159,7 @@ FAMILY.enter(
         "kernel": weights(lambda own: {"Wx": _column_major(own.Wx)}),
         # the one square block of a cell without gates would only be transposed: that has a name already
         "recurrent kernel": weights(lambda own: {"Wh": _column_major(own.Wh)} if len(own.gates) > 1 else None),
-        "Dense": dense("W", _column_major),
+        "Dense": _dense("W", _column_major),
     },
     what="the port reads Keras's row-major bytes as column-major",
     fix="read the bytes in row-major (C) order, or save them in column-major (F) order",
