@@ -79,7 +79,7 @@ def _apart(query: Query, finding: Finding, outputs: Sequence[Array], answer: Ans
     """Each part by itself; False where they cannot be told apart."""
     layer = query.layer
     apart = layer.apart(outputs)
-    if apart is None:
+    if apart is None or not all(isinstance(part, Recurrent) for part in layer.parts.values()):
         return False
     sequences = answer.sequences or _shown_apart(query, finding)
     for (name, part), (_, start) in zip(layer.parts.items(), layer.shares(query.start), strict=True):

@@ -65,7 +65,8 @@ class _Copies:
         mid = self.of_array(ball.mid)
         if ball.rad is not None or np.any(ball.relative):
             mid = self.run.moved(mid, self.of_array(ball.radius))
-        return Ball(mid, self.arithmetic)
+        made = None if ball.made is None else ball.made.changed(self.of_array, ball.shape)
+        return Ball(mid, self.arithmetic, made=made)
 
 
 def _only_the_end(layer: Layer, mask: Mask | None) -> bool:

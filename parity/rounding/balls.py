@@ -57,8 +57,14 @@ class Ball:
         self.may_overflow, self.made = may_overflow, made
 
     @property
+    def _kept_wider(self) -> bool:
+        """Whether some of the values have a relative radius."""
+        relative = self.relative
+        return bool(relative) if isinstance(relative, float) else bool(relative.any())
+
+    @property
     def radius(self) -> Array:
-        if self.rad is not None and not np.any(self.relative):
+        if self.rad is not None and not self._kept_wider:
             return self.rad
         radius: Array = self.relative * np.abs(self.mid)
         return radius if self.rad is None else radius + self.rad
@@ -260,7 +266,7 @@ class Ball:
     def _spread(self, size: Array, magnitude: Array, factor: Factor) -> Array | None:
         """What the factors' own radii come to in sums of that size; None for nothing."""
         parts = []
-        if np.any(self.relative):
+        if self._kept_wider:
             parts.append(size * np.asarray(self.relative, size.dtype))
         if self.rad is not None:
             parts.append(factor.bound(self.rad))
@@ -274,7 +280,7 @@ class Ball:
         counted: NDArray[np.intp] = np.count_nonzero(magnitude, axis=-1, keepdims=True)
         if self.rad is not None:
             return np.full_like(counted, magnitude.shape[-1])
-        if not np.any(self.relative):
+        if not self._kept_wider:
             return counted
         # a state that is kept wider may be zero only as it is returned
         return np.where(self.relative, magnitude.shape[-1], counted)
@@ -353,7 +359,7 @@ def _alike(part: Any, ball: Ball) -> Ball:
 
 
 def _radii(ball: Ball) -> Array:
-    exact = ball.rad is None and not np.any(ball.relative)
+    exact = ball.rad is None and not ball._kept_wider
     return np.zeros(ball.shape, ball.arithmetic.radii) if exact else ball.radius
 
 
