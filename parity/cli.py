@@ -148,7 +148,7 @@ def check(model: str | None, listing: bool, verbose: bool, **options: Any) -> in
     return a dict of layer name to output; a step function step(x_t, state) for one layer; a torch module; an ONNX or
     TFLite file; any program that reads and writes .npy ({mask}, {initial_state}, {weights} are files too); --outputs.
 
-    Exit status: 0 PASS, 1 FAIL, 2 INCONCLUSIVE or ERROR.
+    Exit status: 0 PASS, 1 FAIL, 2 ERROR, 3 INCONCLUSIVE.
     """
     from parity.cases.grid import AXES, grid
     from parity.disk import writing

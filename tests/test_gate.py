@@ -103,6 +103,21 @@ def test_right_and_wrong(folder, number):
     assert len({case.id for case in report.cases}) == number
 
 
+@pytest.mark.parametrize(
+    ("verdicts", "status"),
+    [
+        (("PASS", "PASS"), 0),
+        (("PASS", "INCONCLUSIVE"), 3),
+        (("INCONCLUSIVE", "FAIL"), 1),
+        (("INCONCLUSIVE", "ERROR"), 2),
+        (("FAIL", "ERROR", "INCONCLUSIVE", "PASS"), 2),
+    ],
+)
+def test_the_status_is_that_of_the_worst(verdicts, status):
+    reports = [(str(n), Report((CaseReport("a", verdict),))) for n, verdict in enumerate(verdicts)]
+    assert merged(reports).exit_status == status
+
+
 def test_outputs_and_options(folder):
     text = '[[check]]\nmodel = "golden.npz"\noutputs = "golden.npy"\nseed = 3\nrtol = 1e-6\n'
     report = together(written(folder, text))

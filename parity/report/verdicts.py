@@ -3,4 +3,4 @@
 VERDICTS = ("ERROR", "FAIL", "INCONCLUSIVE", "PASS")
 """Of several, the first of these is the verdict on all."""
 
-EXIT_STATUS = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 2, "ERROR": 2}
+EXIT_STATUS = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3, "ERROR": 2}
