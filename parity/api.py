@@ -54,7 +54,8 @@ def check(
         One that is not built yet is built from input_shape, or the shape of x, and given random weights and biases.
     x: (batch, timesteps, input_dim); cast to the layer's dtype. Drawn from N(0, 1) where not given.
     input_shape: (timesteps, input_dim), where x is not given.
-    mask: (batch, timesteps), true where a step counts. initial_state: (batch, units). seed: of all that is drawn.
+    mask: (batch, timesteps), true where a step counts. initial_state: (batch, units), (1, units)
+        for every row. seed: of all that is drawn.
     atol, rtol: widen each radius to at least atol + rtol |expected|; such a verdict is not proved.
     strict: a PASS that a known mistake would have got as well is INCONCLUSIVE. only_mistake: the id of the only mistake
         that is looked for. timeout: seconds that a program or graph may take for one question.

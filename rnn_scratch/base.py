@@ -160,15 +160,27 @@ class Layer:
             start = stop
 
     def initial_states(self, batch: int, initial_state: Any = None) -> tuple[Array, ...]:
-        """The states a call starts from: those given, else the kept ones, else zeros; each (batch, units)."""
+        """The states a call starts from: those given, else the kept ones, else zeros; each (batch, units). One given
+        as (1, units) is every row's, where Keras takes it so."""
         given = self.kept(batch) if initial_state is None else flat(initial_state)
         if len(given) != len(self.state_units):
             names = ", ".join(self.state_names)
             raise ValueError(f"initial_state: expected {len(self.state_units)} ({names}); received {len(given)}")
         states = tuple(as_reals("initial_state", state).astype(self.dtype) for state in given)
+        if initial_state is not None and self.spreads_states:
+            one_row = [(1, units) for units in self.state_units]
+            states = tuple(
+                np.repeat(state, batch, axis=0) if state.shape == shape else state
+                for state, shape in zip(states, one_row, strict=True)
+            )
         for state, units in zip(states, self.state_units, strict=True):
             expect_shape("initial_state", state, (batch, units), "batch, units")
         return states
+
+    @property
+    def spreads_states(self) -> bool:
+        """Whether Keras gives an initial state of one row to every row."""
+        return all(part.spreads_states for part in self.parts.values())
 
     # --- the layers that it is made of, and their weights ---
 

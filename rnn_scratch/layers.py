@@ -32,17 +32,19 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Profile:
-    """Where Keras's backends disagree, all about masks.
+    """Where Keras's backends disagree: about masks, and about initial states of one row.
 
     leading_state: a masked step before the first unmasked one puts out the initial state, not zeros; not with `unroll`.
     unrolled_keeps: with `unroll`, zero_output_for_mask is ignored. unrolled_unreversed: with `unroll`,
     zero_output_for_mask and go_backwards, what is zeroed of a sequence goes by the mask as it came, not reversed.
+    spreads_states: an initial state (1, units) is every row's; with `unroll` it is so everywhere.
     """
 
     name: str
     leading_state: bool = False
     unrolled_keeps: bool = False
     unrolled_unreversed: bool = False
+    spreads_states: bool = True
 
 
 PROFILES = {
@@ -50,7 +52,7 @@ PROFILES = {
     for profile in (
         Profile("tensorflow", unrolled_unreversed=True),
         Profile("torch", unrolled_unreversed=True),
-        Profile("jax", leading_state=True, unrolled_keeps=True),
+        Profile("jax", leading_state=True, unrolled_keeps=True, spreads_states=False),
         Profile("numpy", leading_state=True, unrolled_keeps=True),
     )
 }
@@ -79,14 +81,15 @@ class Recurrent(Layer):
     mask: (batch, timesteps), true where a step counts. At a masked step the state stays and the output repeats the
         last one, or is zero with `zero_output_for_mask`. Masked steps are chosen around, never multiplied: NaN in one
         does not leak.
-    initial_state: (batch, units), or a tuple of one for each of the cell's states. Zeros if None.
+    initial_state: (batch, units), or a tuple of one for each of the cell's states. Zeros if None. (1, units) is every
+        row's, as in Keras.
     go_backwards: from the last step to the first. Outputs stand in the order of processing, as in Keras: element 0 is
         the output after the last step.
     return_sequences: all outputs (batch, timesteps, units), not the last one (batch, units). The last is that of the
         last step processed, masked or not.
     return_state: a tuple, the output followed by each final state.
     stateful: the final states are the next call's initial ones; `reset_state()` forgets them.
-    unroll: changes nothing but, with masks, what Keras's backends make of it.
+    unroll: changes nothing but what Keras's backends make of it, of masks and of states of one row.
 
     profile: whose behaviour to follow where Keras's backends disagree (`Profile`); TensorFlow's unless it is set.
 
@@ -194,6 +197,10 @@ class Recurrent(Layer):
 
     def reset_state(self) -> None:
         self.state = None
+
+    @property
+    def spreads_states(self) -> bool:
+        return self.unroll or self.profile.spreads_states
 
     @property
     def state_names(self) -> tuple[str, ...]:

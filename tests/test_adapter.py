@@ -340,6 +340,45 @@ def called_twice(library):
     return functional(library, lambda x: layer(layer(x)))
 
 
+def masked_graph(how):
+    """A functional model in which Keras's own operations make the mask, or the user's do."""
+    sequence, ids = keras.Input((TIMESTEPS, INPUT_DIM)), keras.Input((TIMESTEPS,), dtype="int32")
+    last, every = L.LSTM(UNITS), L.GRU(UNITS, return_sequences=True)
+    own = keras.ops.any(keras.ops.not_equal(sequence, 0.5), axis=-1)
+    inputs, outputs = {
+        "masking": lambda: (sequence, last(L.Masking()(sequence))),
+        "embedding": lambda: (ids, last(L.Dropout(0.1)(L.Embedding(9, 3, mask_zero=True)(ids)))),
+        "passed_on": lambda: (sequence, L.TimeDistributed(L.Dense(2))(every(L.Masking()(sequence)))),
+        "its_own": lambda: (sequence, last(sequence, mask=own)),
+        "its_own_beside": lambda: (sequence, last(L.Masking()(sequence), mask=own)),
+        "returned": lambda: (sequence, keras.ops.not_equal(last(sequence), 0.0)),
+    }[how]()
+    return keras.Model(inputs, outputs)
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize(
+    ("how", "kinds"),
+    [("masking", "masking lstm"), ("embedding", "embedding dropout lstm"), ("passed_on", "masking gru")],
+)
+def test_operations_that_make_masks_are_no_layers(how, kinds, loaded, tmp_path):
+    source = masked_graph(how)
+    if loaded:
+        source.save(tmp_path / "model.keras")
+        source = keras.models.load_model(tmp_path / "model.keras")
+    found = [part.kind for part in parity.from_keras(source).parts.values()]
+    assert found[: len(kinds.split())] == kinds.split()
+    assert parity.check(lambda x, layer: layer(x), source).verdict == "PASS"
+
+
+@pytest.mark.parametrize(
+    ("how", "told"), [("its_own", "takes 2 inputs"), ("its_own_beside", "a branch"), ("returned", "NotEqual")]
+)
+def test_an_operation_on_which_an_output_depends_is_refused(how, told):
+    with pytest.raises(parity.UnsupportedError, match=told):
+        parity.from_keras(masked_graph(how))
+
+
 L = keras.layers
 REFUSED = {
     "conv": (lambda: model(keras, L.Conv1D(3, 2, name="head"), L.SimpleRNN(UNITS)), r"head \(Conv1D\) is not covered"),

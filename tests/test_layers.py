@@ -19,7 +19,7 @@ from rnn_scratch import (
 )
 from rnn_scratch.activations import ACTIVATIONS
 from rnn_scratch.cells import CELLS
-from rnn_scratch.layers import recurrent
+from rnn_scratch.layers import PROFILES, recurrent
 from rnn_scratch.loop import MaskRule, loop
 
 BATCH, TIMESTEPS, INPUT_DIM, UNITS = 3, 6, 4, 7
@@ -179,6 +179,32 @@ def test_initial_state(timesteps, go_backwards):
     assert_same(scratch(x, initial_state=h), expected)
     with pytest.raises(AssertionError):
         assert_same(scratch(x), expected, within=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["SimpleRNN", "GRU", "LSTM"])
+def test_an_initial_state_of_one_row_is_every_rows(kind):
+    layer = getattr(keras.layers, kind)(UNITS, return_sequences=True, dtype="float64")
+    layer.build((None, None, INPUT_DIM))
+    scratch, x = parity.from_keras(layer), draw(BATCH, TIMESTEPS, INPUT_DIM)
+    state = tuple(draw(1, UNITS) for _ in scratch.state_units)
+    assert_same(scratch(x, initial_state=state), keras.ops.convert_to_numpy(layer(x, initial_state=list(state))))
+    assert (
+        parity.check(
+            lambda x, layer, initial_state: layer(x, initial_state=initial_state), layer, x, initial_state=state
+        ).verdict
+        == "PASS"
+    )
+
+
+def test_jax_spreads_a_state_of_one_row_only_unrolled():
+    scratch, _ = pair(UNITS, INPUT_DIM)
+    x, state = draw(BATCH, TIMESTEPS, INPUT_DIM), draw(1, UNITS)
+    expected = scratch(x, initial_state=state)
+    scratch.profile = PROFILES["jax"]
+    with pytest.raises(ValueError, match=r"initial_state: expected shape \(3, 7\)"):
+        scratch(x, initial_state=state)
+    scratch.unroll = True
+    assert np.array_equal(scratch(x, initial_state=state), expected)
 
 
 def test_initial_state_in_every_form():
@@ -569,8 +595,8 @@ BAD_INPUTS = {
     ),
     "state_batch": (
         (X,),
-        {"initial_state": np.ones((1, 7))},
-        "initial_state: expected shape (3, 7) (batch, units); received (1, 7)",
+        {"initial_state": np.ones((2, 7))},
+        "initial_state: expected shape (3, 7) (batch, units); received (2, 7)",
     ),
     "state_vector": (
         (X,),

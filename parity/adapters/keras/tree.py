@@ -1,6 +1,6 @@
 """The layers that a Keras layer or model is made of, and those of its variables that hold states."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from parity.adapters.keras.library import Tensor, family, flat_states
@@ -12,6 +12,9 @@ Node = Any
 """Of Keras's own graph of a functional model."""
 
 MODELS = ("Sequential", "Functional")
+
+_PLAIN = (bool, int, float, str, type(None))
+"""What an operation takes beside tensors."""
 
 
 def is_model(layer: KerasLayer) -> bool:
@@ -57,7 +60,7 @@ def _functional_chain(model: KerasLayer) -> list[KerasLayer]:
     _expect_one_input(model)
     layers: list[KerasLayer] = []
     before: Node = None
-    for node, owner in _nodes(model):
+    for node, owner in _nodes(model, _reached_as_data(model)):
         if not _is_input(owner):
             _expect_next(model, node, owner, before)
             if owner in layers:
@@ -85,10 +88,68 @@ def _expect_returned(model: KerasLayer, made: Sequence[Tensor]) -> None:
     )
 
 
-def _nodes(model: KerasLayer) -> Iterator[tuple[Node, KerasLayer]]:
-    """From the input on, each node with the layer that it is a call of. UnsupportedError for two side by side."""
+def _makers(model: KerasLayer) -> Mapping[int, Node]:
+    """The node that puts out each tensor of the model's graph, by the tensor's id."""
+    every = (node for nodes in model._nodes_by_depth.values() for node in nodes)
+    return {id(tensor): node for node in every for tensor in _outputs_of(node)}
+
+
+def _reached_as_data(model: KerasLayer) -> set[int]:
+    """The ids of the nodes on which an output depends as data. Keras 3 enters what makes a mask as operations, which
+    are reached through masks only; the layers make theirs themselves."""
+    makers, reached = _makers(model), set[int]()
+    ahead = [*model.outputs, *model.inputs]
+    while ahead:
+        node = makers.get(id(ahead.pop()))
+        if node is not None and id(node) not in reached:
+            reached.add(id(node))
+            ahead += _fed(node)
+    return reached
+
+
+def _fed(node: Node) -> list[Tensor]:
+    """The tensors that a node takes, without the masks that its inputs brought with them. A mask of the user's own is
+    data: the layer would not make it."""
+    if not hasattr(node, "arguments"):
+        fed = node.keras_inputs
+        return list(fed) if isinstance(fed, tuple | list) else [fed]
+    tensors = node.arguments.keras_tensors
+    brought = [mask for tensor in tensors if (mask := getattr(tensor, "_keras_mask", None)) is not None]
+    return [tensor for tensor in tensors if not any(_made_alike(tensor, mask) for mask in brought)]
+
+
+def _made_alike(a: Any, b: Any) -> bool:
+    """Whether two tensors of Keras 3's graph are made of the same ones by the same operations. Of a model that was
+    loaded the operations that make a mask are there twice: those saved, and those of the layers made anew."""
+    if a is b:
+        return True
+    if not hasattr(a, "_keras_history") or not hasattr(b, "_keras_history"):
+        return type(a) is type(b) and isinstance(a, _PLAIN) and bool(a == b)
+    one, other = a._keras_history, b._keras_history
+    if _described(one.operation) != _described(other.operation) or one.tensor_index != other.tensor_index:
+        return False
+    made_of, likewise = (
+        [*node.arguments.args, *node.arguments.kwargs.values()]
+        for node in (history.operation._inbound_nodes[history.node_index] for history in (one, other))
+    )
+    return len(made_of) == len(likewise) and all(map(_made_alike, made_of, likewise))
+
+
+def _described(operation: Any) -> Any:
+    """What an operation does; of a layer, which may hold anything, itself."""
+    if hasattr(operation, "weights"):
+        return id(operation)
+    settings = {k: repr(v) for k, v in vars(operation).items() if not k.startswith("_") and k not in ("name", "built")}
+    return type(operation), settings
+
+
+def _nodes(model: KerasLayer, reached: set[int]) -> Iterator[tuple[Node, KerasLayer]]:
+    """From the input on, each of the nodes reached with the layer that it is a call of. UnsupportedError for two side
+    by side."""
     for depth in sorted(model._nodes_by_depth, reverse=True):
-        nodes = model._nodes_by_depth[depth]
+        nodes = [node for node in model._nodes_by_depth[depth] if id(node) in reached]
+        if not nodes:
+            continue
         if len(nodes) > 1:
             names = " and ".join(_owner(node).name for node in nodes)
             raise UnsupportedError(
@@ -105,8 +166,8 @@ def _owner(node: Node) -> KerasLayer:
 
 def _expect_next(model: KerasLayer, node: Node, owner: KerasLayer, before: Node) -> None:
     """UnsupportedError for a node that takes anything but what the one before it puts out."""
-    fed = node.arguments.keras_tensors if hasattr(node, "arguments") else node.keras_inputs
-    if len(fed) != 1 or list(node.parent_nodes) != [before]:
+    fed = _fed(node)
+    if len(fed) != 1 or id(fed[0]) not in map(id, _outputs_of(before)):
         raise UnsupportedError(
             f"model {model.name}: {owner.name} ({type(owner).__name__}) takes {len(fed)} inputs or not the one "
             "before it, a branch; expected layers one after another"
