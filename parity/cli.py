@@ -1,6 +1,7 @@
 """The command line: options in, Report out. It holds no logic of its own."""
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
 Options = dict[str, Any]
 """What was given on the command line, by name; None where nothing was."""
 
+_WRITTEN = (*FORMATS, "save_failure", "output", "json_path")
+"""The options that name a file to write."""
+
+_STANDARD_OUTPUT = "parity.standard_output"
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -53,6 +59,23 @@ def _several(element: Callable[[str], Any], expected: str) -> Callable[..., Any]
 _INTEGERS = _several(int, "integers, as 1,8")
 _BOOLEANS = _several(lambda text: {"true": True, "false": False}[text.lower()], "true, false or true,false")
 _NAMES = _several(str, "names, as tanh,relu")
+
+
+def _output(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """The path of a file to write; `-` is standard output, where nothing else goes then."""
+    if value != "-":
+        return value
+    from parity.disk import standard_output
+
+    if _STANDARD_OUTPUT in context.meta:
+        raise click.BadParameter("expected a file; standard output (-) is given to another option")
+    path: str = context.with_resource(standard_output())
+    context.meta[_STANDARD_OUTPUT] = path
+    return path
+
+
+_file_option = functools.partial(click.option, metavar="FILE", callback=_output)
+"""An option that names a file to write."""
 
 
 def _all(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -80,7 +103,7 @@ def _seed(what: str) -> Callable[[Command], Command]:
 
 
 _common_options = _all(*map(_common, OPTIONS))
-_page_options = _all(*(click.option(f"--{form.name}", metavar="FILE", help=form.help) for form in FORMATS.values()))
+_page_options = _all(*(_file_option(f"--{form.name}", help=form.help) for form in FORMATS.values()))
 _inputs_option = click.option(
     "--inputs", metavar="X.npy", help="Inputs (batch, timesteps, input_dim); drawn if not given."
 )
@@ -134,7 +157,10 @@ def cli() -> None:
 @_beside_inputs
 @_common_options
 @click.option(
-    "--save-failure", metavar="CASE.npz", help="Write the smallest case that fails; `parity check` replays it."
+    "--save-failure",
+    metavar="CASE.npz",
+    callback=_output,
+    help="Write the smallest case that fails; `parity check` replays it.",
 )
 @_page_options
 @_grid_options
@@ -286,17 +312,22 @@ def _refuse_both(options: Options, one: str, other: str) -> None:
 
 def refuse_same_paths(model: str | None, options: Options) -> None:
     """InputError where one of the files to write is another one, or one that is read."""
-    read = {"MODEL": model}
-    for name in ("inputs", "outputs", "mask", "initial_state", "candidate"):
-        read[_flag(name)] = options[name]
-    taken = {os.path.realpath(path): name for name, path in reversed(read.items()) if path}
-    for option in (*FORMATS, "save_failure"):
-        name, path = _flag(option), options[option]
-        if not path:
-            continue
-        other = taken.setdefault(os.path.realpath(path), name)
-        if other != name:
-            raise InputError(f"{name}: {path}: expected a file of its own; it is that of {other}")
+    from parity.overwriting import refuse_overwriting
+
+    named = ("inputs", "outputs", "mask", "initial_state", "candidate")
+    read = {"MODEL": model, **{_flag(name): options.get(name) for name in named}, **_read_by_checks(model)}
+    refuse_overwriting({_flag(name): options.get(name) for name in _WRITTEN}, read)
+
+
+def _read_by_checks(model: str | None) -> dict[str, str]:
+    """What the checks of a file read; nothing where it cannot be read, which is said later."""
+    if model is None or not model.endswith(".toml"):
+        return {}
+    from parity import gate
+
+    with contextlib.suppress(ParityError, OSError):
+        return {f"{check.name}: {path}": path for check in gate.read(model) for path in check.files}
+    return {}
 
 
 def _flag(name: str) -> str:
@@ -367,7 +398,7 @@ def say(text: object, err: bool = False) -> None:
 
 @cli.command()
 @click.argument("model")
-@click.option("-o", "--output", required=True, metavar="GOLDEN.npz", help="The file to write.")
+@click.option("-o", "--output", required=True, metavar="GOLDEN.npz", callback=_output, help="The file to write.")
 @_inputs_option
 @_beside_inputs
 @_seed("Of all that is drawn.")
@@ -384,13 +415,14 @@ def record(model: str, output: str, **options: Any) -> int:
     import parity
     from parity.disk import load_array
 
+    refuse_same_paths(model, {**options, "output": output})
     quiet()
     for name in ("mask", "initial_state", "inputs"):
         options[name] = load_array(_flag(name), options[name])
     golden = parity.record(model, output, options.pop("inputs"), **options)
-    size = os.path.getsize(output)
+    size = f", {os.path.getsize(output):,} bytes" if os.path.isfile(output) else ""
     recorded = ", ".join(f"{name} {value}" for name, value in golden.provenance["environment"].items())
-    say(f"{output}: {len(golden.cases)} cases, {size:,} bytes\n{recorded}")
+    say(f"{output}: {len(golden.cases)} cases{size}\n{recorded}")
     return 0
 
 
@@ -403,7 +435,7 @@ def record(model: str, output: str, **options: Any) -> int:
 @click.option(
     "--layout", metavar="NAME", help="Of npz and safetensors: notebook (if not given), keras, torch, onnx, tflite."
 )
-@click.option("-o", "--output", metavar="FILE", help="The file to write; the model's name with the format's suffix.")
+@_file_option("-o", "--output", help="The file to write; the model's name with the format's suffix.")
 @_seed("Of the check's inputs.")
 def port(model: str, to: str, layout: str | None, output: str | None, seed: int) -> int:
     """Write a saved model's weights in another layout, or the model as ONNX or C, and check what was written.
@@ -418,10 +450,11 @@ def port(model: str, to: str, layout: str | None, output: str | None, seed: int)
     if to not in PORTS:
         raise InputError(f"--to: expected {', '.join(PORTS)}; received {to!r}")
     quiet()
-    path = output or os.path.splitext(os.path.basename(model))[0] + PORTS[to].suffix
+    path = output or _free(os.path.splitext(os.path.basename(model))[0] + PORTS[to].suffix)
     made, report, why = parity.port(model, to, path, layout=layout, seed=seed)
     console(140).print(tables.of_arrays(made.manifest))
-    say(f"{path}, {path}.json: {len(made.data):,} bytes")
+    beside = f", {path}.json" if os.path.isfile(path) else ""
+    say(f"{path}{beside}: {len(made.data):,} bytes")
     if report is None:
         say(f"not verified: {why}")
         return 2
@@ -429,11 +462,18 @@ def port(model: str, to: str, layout: str | None, output: str | None, seed: int)
     return report.exit_status
 
 
+def _free(path: str) -> str:
+    """The path that nobody named. InputError where a file is there that is no port with its manifest."""
+    if os.path.lexists(path) and not os.path.exists(f"{path}.json"):
+        raise InputError(f"{path}: there is a file of that name, which is no port; name the one to write with -o")
+    return path
+
+
 # --- parity score ---
 
 
 @cli.command()
-@click.option("--json", "json_path", metavar="FILE", help="Write the figures there as JSON.")
+@_file_option("--json", "json_path", help="Write the figures there as JSON.")
 @click.option("--layer", callback=_NAMES, help="... of these layers: simple_rnn, lstm, gru, bidirectional, stack.")
 @click.option("--case", "only", metavar="PATTERN", help="... the cases whose id matches, as `*-seq-*` does.")
 @click.option("--draws", type=click.IntRange(min=1), default=100, show_default=True, help="Single weights, and pairs.")

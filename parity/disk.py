@@ -1,14 +1,19 @@
 """Files that a user names: written whole or not at all, read without ever being unpickled."""
 
 import contextlib
+import errno
+import io
 import math
 import os
+import re
+import stat
+import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,45 +29,128 @@ LARGEST = 1 << 28
 
 # --- writing ---
 
+_DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
+_STANDARD = {"/dev/stdout": 1, "/dev/stderr": 2}
+
 
 @contextlib.contextmanager
 def writing(path: str | None, option: str = "") -> Iterator[Callable[[bytes], None]]:
     """A function that writes a file, whole or not at all; that does nothing without a path.
 
-    Whether the file can be written is found out here, before the work: InputError if not.
+    Links are followed, and a file that is there keeps its mode. A pipe or a device is written into. Whether it can be
+    written is found out here, before the work: InputError if not.
     """
     if path is None:
         yield lambda data: None
         return
-    target = Path(path)
-    file, temporary = _beside(target, f"{option}: {path}" if option else path)
+    named = f"{option}: {path}" if option else path
+    if (descriptor := _descriptor(path)) is not None:
+        yield lambda data: _into(named, lambda: os.fdopen(os.dup(descriptor), "wb"), data)
+        return
+    with _said_of(named):
+        there = _kind(path, named)
+    if there is None or stat.S_ISREG(there):
+        target = Path(os.path.realpath(path))
+        with _said_of(named):
+            _expect_writable(target, there)
+        yield lambda data: _in_the_place_of(target, there, named, data)
+        return
+    written: list[bytes] = []
 
     def write(data: bytes) -> None:
-        file.write(data)
-        file.close()
-        # mkstemp lets nobody else read it; a file that was made in the usual way would be readable
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
+        written.append(data)
+        _into(named, lambda: io.BufferedWriter(io.FileIO(path, "wb")), data)
 
     try:
-        with file:
-            yield write
+        yield write
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        if not written:
+            _let_go(path)
 
 
-def _beside(target: Path, named: str) -> tuple[IO[bytes], str]:
-    """A temporary file in the target's own folder: only there is the final renaming one step."""
+@contextlib.contextmanager
+def standard_output() -> Iterator[str]:
+    """A path for what is standard output now. Until the end whatever else is printed goes to standard error."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
     try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        with contextlib.redirect_stdout(sys.stderr):
+            yield f"/dev/fd/{kept}"
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def is_file_or_new(path: str) -> bool:
+    """Whether what is written there is a file, beside which others may stand: not a pipe or a device."""
+    return _descriptor(path) is None and (os.path.isfile(path) or not os.path.exists(path))
+
+
+def _descriptor(path: str) -> int | None:
+    """Of a path that is one that is open already: opening it again would empty the file that it goes to."""
+    found = _DESCRIPTOR.fullmatch(path)
+    return int(found[1]) if found else _STANDARD.get(path)
+
+
+def _kind(path: str, named: str) -> int | None:
+    """The mode of what is there; None where nothing is. InputError for a folder."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{named}: expected a file; it is a folder")
+    return mode
+
+
+def _expect_writable(target: Path, there: int | None) -> None:
+    """OSError where the file could not be written; nothing is left of having tried."""
+    if there is not None and not os.access(target, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    file, temporary = _beside(target)
+    file.close()
+    os.unlink(temporary)
+
+
+def _beside(target: Path) -> tuple[IO[bytes], str]:
+    """A temporary file in the target's own folder: only there is the final renaming one step."""
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.")
+    return os.fdopen(handle, "wb"), temporary
+
+
+def _in_the_place_of(target: Path, there: int | None, named: str, data: bytes) -> None:
+    with _said_of(named):
+        file, temporary = _beside(target)
+        try:
+            with file:
+                file.write(data)
+            # mkstemp lets nobody else read it; a file that was made in the usual way would be readable
+            os.chmod(temporary, 0o666 & ~_umask() if there is None else stat.S_IMODE(there))
+            os.replace(temporary, target)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+
+def _into(named: str, opened: Callable[[], BinaryIO | io.BufferedWriter], data: bytes) -> None:
+    """Into a pipe or a device, whose reader may go when it likes."""
+    with _said_of(named), contextlib.suppress(BrokenPipeError), opened() as stream:
+        stream.write(data)
+
+
+def _let_go(path: str) -> None:
+    """The reader of a pipe into which nothing was written would wait for ever."""
+    with contextlib.suppress(OSError):
+        os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+
+
+@contextlib.contextmanager
+def _said_of(named: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise InputError(f"{named}: cannot be written: {error.strerror}") from None
-    if target.is_dir():
-        os.close(handle)
-        os.unlink(temporary)
-        raise InputError(f"{named}: expected a file; it is a folder")
-    return os.fdopen(handle, "wb"), temporary
 
 
 def _umask() -> int:

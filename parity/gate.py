@@ -23,6 +23,7 @@ from typing import Any
 from parity.errors import InputError, ParityError
 from parity.golden import is_golden
 from parity.options import NAMED, check_mistake, checked, expect
+from parity.overwriting import files_of
 from parity.pool import Lost, shared
 from parity.report.data import Report
 from parity.report.merging import merged
@@ -66,6 +67,13 @@ class Check:
         there = os.path.samefile(self.folder, ".")
         folder = "" if there else f"cd {shlex.quote(os.path.relpath(self.folder))} && "
         return folder + shell_line(words)
+
+    @property
+    def files(self) -> list[str]:
+        """Those that it reads, whatever folder the process is in."""
+        with contextlib.chdir(self.folder):
+            named = (self.model, self.candidate, self.outputs, self.inputs)
+            return [os.path.abspath(path) for given in named for path in files_of(given)]
 
     @property
     def golden(self) -> bool:

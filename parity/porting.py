@@ -12,6 +12,7 @@ from parity.adapters.keras.from_keras import from_keras
 from parity.adapters.keras.saved import load_model
 from parity.api import check
 from parity.errors import MissingExtraError
+from parity.overwriting import refuse_overwriting
 from parity.ports import formats
 from parity.ports.formats import FORMATS, Port
 from parity.report import provenance
@@ -25,11 +26,14 @@ def port(
     """Write a layer's or model's weights, or the whole of it, as the other side loads it; check what was written.
 
     keras_layer: as for `check`, built. to: npz, safetensors, torch, onnx or c. path: of the file; its manifest goes
-    beside it, as `path`.json. layout: of npz and safetensors, a name of `parity.ports.layouts`. Returns what was
-    written; the report of the check, in which the port is read back and run as its user would; and, where there is
-    nothing to run it with, None and why. Raises what `check` raises, and UnsupportedError for what cannot be carried.
+    beside it, as `path`.json, where that is a file. layout: of npz and safetensors, a name of `parity.ports.layouts`.
+    Returns what was written; the report of the check, in which the port is read back and run as its user would; and,
+    where there is nothing to run it with, None and why. Raises what `check` raises, and UnsupportedError for what
+    cannot be carried.
     """
-    with disk.writing(path) as write, disk.writing(f"{path}.json") as write_manifest:
+    manifest = f"{path}.json" if disk.is_file_or_new(path) else None
+    refuse_overwriting({"path": path, "its manifest": manifest}, {"keras_layer": keras_layer})
+    with disk.writing(path) as write, disk.writing(manifest) as write_manifest:
         if isinstance(keras_layer, str | os.PathLike):
             keras_layer = load_model(os.fspath(keras_layer))
         own = from_keras(keras_layer)

@@ -1,5 +1,6 @@
 """The fixture `assert_parity` of the pytest plugin: a check with the run's options, kept for the run's report."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from parity.errors import InputError, ParityError
 from parity.given.candidate import as_candidate
 from parity.golden import is_golden
 from parity.options import NAMED, checked, expect
+from parity.overwriting import files_of
 from parity.report.data import Report
 from parity.report.provenance import environment, unanswered
 from parity.terminal import one_line
@@ -24,15 +26,18 @@ class AssertParity:
     """One test's: `parity.assert_parity` whose reports go into the run's. See the fixture.
 
     options: of the run, beneath those of a call. command: repeats the test alone. record: whether golden files that are
-    missing are written.
+    missing are written. read: the files that were named, which the run's report is not written over.
     """
 
     def __init__(self, node: pytest.Item, options: Mapping[str, Any], command: str, record: bool) -> None:
         self.node, self.options, self.command, self.record = node, options, command, record
         self.reports: list[Report] = []
+        self.read: set[str] = set()
 
     def __call__(self, candidate: Any, keras_layer: Any, x: Any = None, *, record: Any = None, **given: Any) -> Report:
         __tracebackhide__ = True
+        for named in (candidate, keras_layer):
+            self.read |= set(map(os.path.realpath, files_of(named)))
         report, error = self._judged(candidate, keras_layer, x, record, given)
         report = replace(report, command=self.command, failure=None)
         self.reports.append(report)
@@ -72,6 +77,7 @@ class AssertParity:
         beside = self.node.path.parent / path
         if beside.exists() or not path.exists():
             path = beside
+        self.read.add(os.path.realpath(path))
         if path.exists():
             return path
         if record is None:

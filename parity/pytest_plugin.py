@@ -174,7 +174,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     run = config.stash[RUN]
     config.pluginmanager.register(Collector(run, write_report), "parity-collector")
     if run.path and not config.option.collectonly:
-        run.file.unlink(missing_ok=True)  # a run that dies leaves no report, not an old one
+        run.drop_old()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -192,6 +192,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if call.when == "teardown":
         check = item.stash.get(CHECK, None)
         report.parity = sent(check.reports if check else [], item.stash.get(FAILED, None))
+        report.parity_read = sorted(check.read) if check else []
     return report
 
 

@@ -1,6 +1,9 @@
 """The report on a run of pytest: what its tests have checked, gathered in the process that writes it."""
 
+import contextlib
+import os
 import pickle
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +26,21 @@ class Run:
         self.crashed: list[tuple[str, str]] = []
         self.early = ""
         self.tests = 0
+        self.read: set[str] = set()
         self.open: AssertParity | None = None
+
+    def drop_old(self) -> None:
+        """A run that dies leaves no report, not an old one. Any other file stays: a test may be about to read it."""
+        with contextlib.suppress(OSError):
+            if stat.S_ISREG(self.file.stat().st_mode) and b"keras-parity" in self.file.read_bytes():
+                os.truncate(self.file, 0)
+
+    @property
+    def refused(self) -> str:
+        """Why the report is not written; "" where it is."""
+        if os.path.realpath(self.file) in self.read:
+            return f"{self.path}: not written: it is a file that the tests read; name another one"
+        return ""
 
     def report(self) -> "Report":
         from dataclasses import replace
@@ -84,6 +101,7 @@ class Collector:
         made: bytes | None = getattr(report, "parity", None)
         if made is not None:
             self.run.made += [(report.nodeid, found) for found in pickle.loads(made)]
+            self.run.read |= set(getattr(report, "parity_read", ()))
             self.run.open = None
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
@@ -96,7 +114,10 @@ class Collector:
         if stopped and self.run.tests < session.testscollected:
             self.run.early = self.run.early or f"the run was stopped: {stopped}"
         if self.run.path and not session.config.option.collectonly:
-            self.write(self.run.file, self.run.report())
+            if self.run.refused:
+                session.exitstatus = pytest.ExitCode.USAGE_ERROR
+            else:
+                self.write(self.run.file, self.run.report())
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         run = self.run
@@ -108,5 +129,6 @@ class Collector:
         checks = sum(bool(made.cases) for _, made in run.made)
         early = f"; INCOMPLETE: {run.early}" if run.early else ""
         where = f"; report in {run.path}" if run.path else ""
+        where = f"; {run.refused}" if run.path and run.refused else where
         told = f"parity: {checks} checks, cases: {words.counts(run.report())}{early}{where}"
         terminalreporter.write_line(printable(told))

@@ -15,6 +15,7 @@ from parity.given.target import Target
 from parity.golden import file as files
 from parity.judging.judge import examine
 from parity.judging.tally import Tolerance
+from parity.overwriting import refuse_overwriting
 from parity.report import provenance
 from parity.rounding.arithmetic import ARITHMETIC
 
@@ -73,6 +74,7 @@ def record(
         raise InputError(f"cases: expected of {', '.join(GROUPS)}; received {', '.join(unknown)}")
     inputs = Inputs(x, input_shape, mask, initial_state)
     check_seed(seed)
+    refuse_overwriting({"path": path}, {"keras_layer": keras_layer})
     with disk.writing(path) as write:
         target = of_layer(loaded(keras_layer), inputs, seed)
         golden = _recorded(target, cases, seed)

@@ -314,9 +314,8 @@ def test_a_process_that_dies_is_an_error(suite, pytester):
     told = read(pytester)
     assert told["verdict"] == "ERROR"
     assert sorted(case["verdict"] for case in told["cases"]) == ["ERROR", "PASS"]
-    (pytester.path / "r.json").write_text("old")
     suite(source, "--parity-report=r.json")
-    assert not (pytester.path / "r.json").exists()
+    assert (pytester.path / "r.json").read_bytes() == b""  # not the old report
 
 
 EXPECTED = """
@@ -366,6 +365,30 @@ def test_the_report_is_where_it_was_asked_for(suite, pytester):
     assert read(pytester)["verdict"] == "PASS"
     done = suite(GOOD, "--parity-report=r.xml", "--junitxml=./r.xml")
     assert "expected a file of its own" in done.stderr.str()
+
+
+def test_the_report_is_not_written_over_what_a_test_reads(suite, pytester):
+    (pytester.path / "settings.json").write_text("{}")
+    program = "cmd:cat {inputs} {outputs} settings.json"
+    judged = f"assert_parity('{program}', 'golden/rnn.npz')"
+    done = suite(
+        f"def test_it(assert_parity):\n  with pytest.raises(BaseException): {judged}\n", "--parity-report=settings.json"
+    )
+    assert (pytester.path / "settings.json").read_text() == "{}"
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    assert "settings.json: not written: it is a file that the tests read" in done.stdout.str()
+
+
+def test_the_report_follows_a_link_and_keeps_the_mode(suite, pytester):
+    real = pytester.path / "real.json"
+    real.write_text("old")
+    real.chmod(0o600)
+    (pytester.path / "r.json").symlink_to("real.json")
+    for _ in range(2):
+        suite(GOOD, "--parity-report=r.json").assert_outcomes(passed=1)
+        assert (pytester.path / "r.json").is_symlink()
+        assert real.stat().st_mode & 0o777 == 0o600
+        assert json.loads(real.read_text())["verdict"] == "PASS"
 
 
 def test_two_checks_in_a_test_have_names_of_their_own(suite, pytester):
