@@ -196,6 +196,10 @@ ERRORS = {
     "no time at all": ((SEQUENCE, "--candidate", "mine.py:forward", "--timeout", "0"), "more than 0"),
     "one file for two reports": ((SEQUENCE, "--json", "r", "--html", "./r"), "--html: ./r: expected a file of its own"),
     "a report over the model": ((SEQUENCE, "--json", SEQUENCE), "it is that of MODEL"),
+    "a report over the candidate's file": (
+        (SEQUENCE, "--candidate", "mine.py:forward", "--html", "./mine.py"),
+        "it is that of --candidate",
+    ),
     "a report over the inputs": ((SEQUENCE, "--inputs", "x.npy", "--markdown", "x.npy"), "it is that of --inputs"),
     "the same over the grid": ((*GRID, "--candidate", "mine.py:raises"), "raised KeyError"),
     "a parameter nobody knows": ((SEQUENCE, "--candidate", "mine.py:strange"), "'temperature' is none of x"),
