@@ -363,6 +363,32 @@ def test_a_kind_that_registers_is_carried(tmp_path, to):
         ports.write(model, "c")
 
 
+def test_what_a_library_keeps_beside_the_arrays_may_stand_there():
+    class Counted(Shift):
+        pass
+
+    registry.unread.register(Counted)(lambda layer, layout: ("count",) if layout.name == "torch" else ())
+    layer = Sequential([Dense(np.ones((3, 3), "f")), Shift(np.arange(3, dtype="f"))])
+    arrays = {"net." + name: array for name, array in packing.packed(layer, LAYOUTS["torch"]).items()}
+    arrays["net.shift.count"] = np.array(7)
+    with pytest.raises(InputError, match=r"shift\.count"):
+        packing.recognised(layer, arrays)
+    layer = Sequential([layer.layers[0], Counted(np.arange(3, dtype="f"))])
+    layout, found = packing.recognised(layer, arrays)
+    assert layout.name == "torch"
+    assert np.array_equal(packing.unpacked(layer, layout, found).weights["shift.beta"], np.arange(3))
+    notebook = {**packing.packed(layer, LAYOUTS["notebook"]), "shift.count": np.array(7)}
+    with pytest.raises(InputError, match=r"shift\.count"):
+        packing.recognised(layer, notebook)
+
+
+def test_an_array_that_is_wider_than_its_layer_is_read_as_it_is():
+    shift = Shift(np.full(3, 1 / 3, "f"))
+    shift._dtype = np.dtype("float16")
+    arrays = packing.packed(shift, LAYOUTS["notebook"])
+    assert np.array_equal(packing.unpacked(shift, LAYOUTS["notebook"], arrays).beta, shift.beta)
+
+
 @pytest.mark.parametrize("to", ports.FORMATS)
 def test_no_weight_is_left_out(to):
     """What is read back of a port without it would pass, with the layer's own weight in its place."""

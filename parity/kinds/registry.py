@@ -8,7 +8,7 @@ A `Table` goes by a name, where there is no such layer yet. Both refuse by name 
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 
@@ -199,6 +199,13 @@ def arrays(layer: Layer, layout: "Layout", suffix: str) -> Arrays:
 @Open
 def from_arrays(layer: Layer, layout: "Layout", found: Mapping[str, Array], suffix: str) -> Arrays:
     """The inverse: arrays by rnn_scratch's names. InputError for one that is missing or does not fit the layer."""
+    raise NotImplementedError
+
+
+@Open
+def unread(layer: Layer, layout: "Layout") -> Collection[str]:
+    """Names of what the layout's library keeps beside the layer's own arrays, and what changes nothing in inference: a
+    file of weights may have it. Nothing where there is no text."""
     raise NotImplementedError
 
 

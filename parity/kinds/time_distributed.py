@@ -25,7 +25,7 @@ def take(layer: KerasLayer, convert: Convert) -> Layer:
     if inner.state_units:
         raise UnsupportedError(
             f"{layer.name}: TimeDistributed of {type(layer.layer).__name__} is not covered; "
-            "covered: Dense, Activation, Dropout and TimeDistributed of these"
+            "covered: Dense, Activation, Dropout and others that keep no state"
         )
     return TimeDistributed(inner)
 

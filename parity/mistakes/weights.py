@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from parity.cases.case import Case
-from parity.cases.drawing import draw_weight, generator
+from parity.cases.drawing import generator, randomized
 from parity.mistakes.changes import Change, altered, of_kind, recurrent, weights
 from parity.mistakes.entry import Family, Variants
 from parity.mistakes.hiding import one_step, symmetric, zero_bias
@@ -175,9 +175,7 @@ FAMILY.enter(
 )
 def _stale_weights(case: Case) -> Variants:
     found: Variants = {}
-    own = dict(case.layer.weights)
-    for path, array in own.items():
-        rng = generator(0, f"stale {path} {array.shape}")
-        drawn = draw_weight(rng, "normal", path.rpartition(".")[2], array.shape).astype(array.dtype)
-        found[path] = replace(case, layer=case.layer.replace(**{**own, path: drawn}))
+    own, other = case.layer.weights, randomized(case.layer, generator(0, "stale")).weights
+    for path, array in other.items():
+        found[path] = replace(case, layer=case.layer.replace(**{**own, path: array}))
     return found

@@ -72,7 +72,9 @@ def weights_in(arrays: Mapping[str, Array], layer: Layer, layout: Layout) -> Arr
     for entry in entries(layer, layout):
         found = registry.from_arrays(entry.layer, layout, below(entry.path, arrays), entry.suffix)
         for name, array in found.items():
-            own[dotted(entry.scratch_path, name)] = array.astype(entry.layer.dtype, copy=False)
+            # not the layer's dtype: under a mixed policy it may keep some of its arrays wider
+            dtype = entry.layer.own_weights[name].dtype
+            own[dotted(entry.scratch_path, name)] = array.astype(dtype, copy=False)
     missing = [name for name in layer.weights if name not in own]
     if missing:
         raise InputError(f"{layer.name}: expected every weight; there is no {', '.join(missing)} in {layout.name}")
@@ -95,14 +97,17 @@ def below(path: str, arrays: Mapping[str, Array]) -> Arrays:
 
 
 def recognised(layer: Layer, arrays: Mapping[str, Array], name: str | None = None) -> tuple[Layout, Arrays]:
-    """The layout, of all or of that name, whose names and shapes those arrays have for that layer, none left over; and
-    the arrays by its names. What all names begin with, as `rnn.` or `lstm/`, may be any. InputError where none fits."""
+    """The layout, of all or of that name, whose names and shapes those arrays have for that layer, and the arrays by
+    its names; none is left over but what its library keeps beside. What all names begin with, as `rnn.` or `lstm/`,
+    may be any. InputError where none fits."""
     known = _known(layer) if name is None else {name: packed(layer, LAYOUTS[name])}
     bare = _bare(arrays)
     for found, like in known.items():
-        if _listed(bare) == _listed(_bare(like)):
-            start = _shared(like)
-            return LAYOUTS[found], {start + key: array for key, array in bare.items()}
+        start = _shared(like)
+        aside = {name.removeprefix(start) for name in _unread(layer, LAYOUTS[found])}
+        read = {key: array for key, array in bare.items() if key not in aside}
+        if _listed(read) == _listed(_bare(like)):
+            return LAYOUTS[found], {start + key: array for key, array in read.items()}
     nearest = max(known, key=lambda found: len(known[found].keys() & bare.keys()))
     expected, received = (", ".join(_listed(each))[:300] for each in (known[nearest], arrays))
     raise InputError(
@@ -118,6 +123,14 @@ def _known(layer: Layer) -> dict[str, Arrays]:
         with contextlib.suppress(UnsupportedError):
             known[layout.name] = packed(layer, layout)
     return known or {"notebook": packed(layer, LAYOUTS["notebook"])}
+
+
+def _unread(layer: Layer, layout: Layout) -> Iterator[str]:
+    """The names of what may stand there beside the layer's arrays."""
+    for entry in entries(layer, layout):
+        if registry.unread.knows(entry.layer):
+            for name in registry.unread(entry.layer, layout):
+                yield dotted(entry.path, name)
 
 
 def _bare(arrays: Mapping[str, Array]) -> Arrays:

@@ -16,13 +16,13 @@ from rnn_scratch.layers import PROFILES, Layer, Recurrent
 def from_keras(layer: KerasLayer) -> Any:
     """An rnn_scratch layer with the weights and settings of a built Keras layer or model.
 
-    layer: of Keras 3 or tf_keras: SimpleRNN, LSTM, GRU, their cells, RNN of one cell or of several, Bidirectional,
-    TimeDistributed, Dense, Embedding, Masking, Activation, Dropout and the like, or a Sequential or functional model of
-    these one after another, in float16, bfloat16, float32, float64 or a mixed policy. Wx is the kernel transposed, Wh
-    the recurrent kernel transposed, b the bias, in the dtype computed in. A model of one layer gives that layer;
-    another one a Sequential under the layers' own names. A bare cell becomes a layer that returns the last output. The
-    state that a stateful layer holds comes along, and its `profile` is that of the backend in use. Dropout,
-    initializers, regularizers and constraints change nothing at inference and are ignored.
+    layer: of Keras 3 or tf_keras: any of `parity/kinds/` (SimpleRNN, LSTM, GRU, their cells, RNN of one cell or of
+    several, Bidirectional, TimeDistributed, Dense, ...), or a Sequential or functional model of these one after
+    another, in float16, bfloat16, float32, float64 or a mixed policy. Wx is the kernel transposed, Wh the recurrent
+    kernel transposed, b the bias, in the dtype computed in. A model of one layer gives that layer; another one a
+    Sequential under the layers' own names. A bare cell becomes a layer that returns the last output. The state that a
+    stateful layer holds comes along, and its `profile` is that of the backend in use. Dropout, initializers,
+    regularizers and constraints change nothing at inference and are ignored.
 
     Raises UnsupportedError for what it cannot carry, naming it; InputError for a layer that is not built, and for
     weights that are not finite.
