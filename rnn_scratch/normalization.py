@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Self
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from rnn_scratch.base import Array, Layer, Mask, States, Values, Weight, as_weights, expect_shape
 
@@ -12,7 +13,8 @@ class BatchNormalization(Layer):
     """y = gamma (x - mean) / sqrt(variance + epsilon) + beta, over the last axis.
 
     gamma, beta, mean, variance: (features,), in Keras's order; gamma None for no scale, beta None for no center.
-    x: (..., features) -> the same shape. A mask goes on to the next layer and changes nothing here.
+    x: (..., features) -> the same shape. A mask goes on to the next layer and changes nothing here. dtype: of x and of
+    the outputs, where that is not the arrays' own; under a mixed policy Keras keeps these in float32.
 
     Source: Ioffe and Szegedy, Batch normalization, 2015; `keras.layers.BatchNormalization`, whose `moving_mean` and
     `moving_variance` these are. Deviation from Keras: inference alone, and no axis but the last.
@@ -33,12 +35,13 @@ class BatchNormalization(Layer):
         *,
         epsilon: float = 1e-3,
         name: str | None = None,
+        dtype: DTypeLike | None = None,
     ) -> None:
         self.scale, self.center, self.epsilon = gamma is not None, beta is not None, epsilon
         optional = {"gamma": gamma, "beta": beta}
         given = {name: array for name, array in optional.items() if array is not None}
         self.mean, self.variance, *rest = as_weights(mean=mean, variance=variance, **given)
-        super().__init__(name, self.mean.dtype)
+        super().__init__(name, dtype or self.mean.dtype)
         if self.mean.ndim != 1 or self.mean.size == 0:
             raise ValueError(f"mean: expected shape (features,), at least 1; received {self.mean.shape}")
         self.gamma = rest.pop(0) if self.scale else np.ones_like(self.mean)
@@ -70,7 +73,9 @@ class BatchNormalization(Layer):
 
     def replace(self, **weights: Array) -> Self:
         absent = {"gamma": None, "beta": None}
-        return type(self)(**{**absent, **self.own_weights, **weights}, epsilon=self.epsilon, name=self.name)
+        arrays = {**absent, **self.own_weights, **weights}
+        apart = None if self.dtype == self.mean.dtype else self.dtype  # else it is that of the new arrays
+        return type(self)(**arrays, epsilon=self.epsilon, name=self.name, dtype=apart)
 
     @property
     def units(self) -> int:
