@@ -9,6 +9,7 @@ from typing import Any
 from parity.adapters.keras.library import missing
 from parity.candidates.answer import Candidate
 from parity.candidates.functions import scratch
+from parity.candidates.sized import sized
 from parity.cases.case import Case
 from parity.checking.asked import Asked
 from parity.checking.asking import ask
@@ -43,6 +44,7 @@ def check(
     strict: bool = False,
     only_mistake: str | None = None,
     timeout: float | None = None,
+    fixed: str | Sequence[str] = (),
 ) -> Report:
     """Is the candidate the same function as the Keras layer, within what rounding explains?
 
@@ -52,13 +54,17 @@ def check(
         returns it; or what `--candidate` names: "port.py:name", "model.onnx", "model.tflite", "cmd:...".
     keras_layer: what `from_keras` takes, or a path to a saved model of that, or to a golden file (see `check_file`).
         One that is not built yet is built from input_shape, or the shape of x, and given random weights and biases.
-    x: (batch, timesteps, input_dim); cast to the layer's dtype. Drawn from N(0, 1) where not given.
+    x: (batch, timesteps, input_dim), or one sequence without the batch axis; cast to the layer's dtype. Drawn from
+        N(0, 1) where not given.
     input_shape: (timesteps, input_dim), where x is not given.
     mask: (batch, timesteps), true where a step counts. initial_state: (batch, units), (1, units)
         for every row. seed: of all that is drawn.
     atol, rtol: widen each radius to at least atol + rtol |expected|; such a verdict is not proved.
     strict: a PASS that a known mistake would have got as well is INCONCLUSIVE. only_mistake: the id of the only mistake
         that is looked for. timeout: seconds that a program or graph may take for one question.
+    fixed: "timesteps", "batch" or both: the port takes only those of x, else of input_shape, which may be (batch,
+        timesteps, input_dim). What the model's own Input declares, and a stateful layer's batch, are fixed anyhow: so
+        many rows are asked at a time, and no other length.
 
     A candidate that can be called is asked for more than x: short and long sequences, other batch sizes, masks and
     states where it takes them, probes that leave rounding nothing to do, and the first question once again. Keras's own
@@ -66,7 +72,9 @@ def check(
 
     Raises InputError, UnsupportedError, ModelError or CandidateError where the question itself is wrong.
     """
-    settings = Settings.of(seed=seed, atol=atol, rtol=rtol, strict=strict, only_mistake=only_mistake, timeout=timeout)
+    settings = Settings.of(
+        seed=seed, atol=atol, rtol=rtol, strict=strict, only_mistake=only_mistake, timeout=timeout, fixed=fixed
+    )
     inputs = Inputs(x, input_shape, mask, initial_state)
     asked = as_candidate(candidate, settings.timeout)
     if is_golden(keras_layer):
@@ -77,10 +85,10 @@ def check(
     keras_layer = making.loaded(keras_layer)
     if not asked.callable and x is None:
         raise InputError("x: expected the inputs that the outputs were computed from; received none")
-    target = making.of_layer(keras_layer, inputs, settings.seed, asked.fixed)
+    target = making.of_layer(keras_layer, inputs, settings.seed, asked.fixed, settings.fixed)
     for name in target.case.needs - asked.takes:
         raise CandidateError(f"candidate: this case has {name}; expected a function with a parameter of that name")
-    return _judged(Asked(asked, settings), [target])
+    return _judged(Asked(sized(asked, target.sizes), settings), [target])
 
 
 def assert_parity(candidate: Any, keras_layer: Any, x: Any = None, **options: Any) -> Report:
@@ -139,9 +147,9 @@ def check_file(candidate: Any, path: str, **options: Any) -> Report:
 
 def _check_golden(candidate: Candidate, golden: Golden, settings: Settings) -> Report:
     if golden.answers:
-        target = making.of_golden(golden)
+        target = making.of_golden(golden, candidate.fixed, settings.fixed)
         _expect_fitting(candidate, target.case)
-        return _judged(Asked(candidate, settings), [target])
+        return _judged(Asked(sized(candidate, target.sizes), settings), [target])
     why = missing()
     make = functools.partial(making.without_keras, why=why) if why else making.of_case
     return _check_cases(Asked(candidate, settings), golden.cases, make)

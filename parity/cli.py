@@ -91,11 +91,13 @@ def _all(*options: Callable[[Command], Command]) -> Callable[[Command], Command]
 
 def _common(option: Option) -> Callable[[Command], Command]:
     """One of the options that mean the same everywhere."""
-    settings: dict[str, Any] = {"is_flag": True} if option.kind is bool else {"type": option.kind}
+    kind = str if option.kind is tuple else option.kind
+    settings: dict[str, Any] = {"is_flag": True} if kind is bool else {"type": kind}
     if option.metavar:
         settings["metavar"] = option.metavar
     shown = option.kind is int
-    return click.option(f"--{option.flag}", help=option.help, default=option.default, show_default=shown, **settings)
+    default = option.default or None if option.kind is tuple else option.default
+    return click.option(f"--{option.flag}", help=option.help, default=default, show_default=shown, **settings)
 
 
 def _seed(what: str) -> Callable[[Command], Command]:
@@ -110,7 +112,9 @@ _inputs_option = click.option(
 _beside_inputs = _all(
     click.option("--mask", metavar="M.npy", help="Mask (batch, timesteps), true where a step counts."),
     click.option("--initial-state", metavar="S.npy", help="Initial state (batch, units)."),
-    click.option("--input-shape", callback=_INTEGERS, metavar="T,D", help="(timesteps, input_dim) of drawn inputs."),
+    click.option(
+        "--input-shape", callback=_INTEGERS, metavar="[B,]T,D", help="([batch,] timesteps, input_dim) of drawn inputs."
+    ),
 )
 _grid_options = _all(
     click.option(

@@ -63,7 +63,7 @@ class Check:
             if value is not False:
                 words.append(f"--{NAMED[name].flag}")
             if not isinstance(value, bool):
-                words.append(str(value))
+                words.append(NAMED[name].written(value))
         there = os.path.samefile(self.folder, ".")
         folder = "" if there else f"cd {shlex.quote(os.path.relpath(self.folder))} && "
         return folder + shell_line(words)

@@ -11,8 +11,8 @@ from parity.errors import InputError
 
 @dataclass(frozen=True)
 class Option:
-    """name: the keyword of `parity.check`. kind: its type. least: the smallest number that makes sense, itself
-    unless it is open."""
+    """name: the keyword of `parity.check`. kind: its type; a tuple is of names, as one text with commas or one by one.
+    least: the smallest number that makes sense, itself unless it is open. among: the names that there are."""
 
     name: str
     kind: type
@@ -21,6 +21,7 @@ class Option:
     least: float = 0
     open: bool = False
     metavar: str | None = None
+    among: tuple[str, ...] = ()
 
     @property
     def flag(self) -> str:
@@ -28,6 +29,8 @@ class Option:
 
     def checked(self, value: Any, where: str) -> Any:
         """The value, or InputError for one of another kind or out of its range."""
+        if self.kind is tuple:
+            return self._names(value, where)
         expected = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}[self.kind]
         fits = isinstance(value, (int, float) if self.kind is float else self.kind)
         if not fits or (isinstance(value, bool) and self.kind is not bool):
@@ -35,6 +38,17 @@ class Option:
         if self.kind in (int, float):
             self.check_range(value, where)
         return value
+
+    def _names(self, value: Any, where: str) -> tuple[str, ...]:
+        """Those names, each once and in their own order."""
+        given = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+        if not isinstance(given, list | tuple) or any(name not in self.among for name in given):
+            raise InputError(f"{where}{self.name}: expected of {', '.join(self.among)}; received {value!r}")
+        return tuple(name for name in self.among if name in given)
+
+    def written(self, value: Any) -> str:
+        """The value as it stands on a command line."""
+        return ",".join(value) if self.kind is tuple else str(value)
 
     def check_range(self, value: float, where: str = "") -> None:
         """InputError for a number that is out of its range, NaN among them: a NaN tolerance passes everything."""
@@ -51,6 +65,14 @@ OPTIONS = (
     Option("strict", bool, False, "A PASS that a known mistake would have got too is INCONCLUSIVE."),
     Option("only_mistake", str, None, "Look for that mistake alone.", metavar="ID"),
     Option("timeout", float, None, "Seconds that a program or graph may take for one question.  [60]", open=True),
+    Option(
+        "fixed",
+        tuple,
+        (),
+        "The port takes only the timesteps, the batch or both (timesteps,batch) of --inputs, else of --input-shape.",
+        metavar="SIZES",
+        among=("timesteps", "batch"),
+    ),
 )
 NAMED = {option.name: option for option in OPTIONS}
 

@@ -102,7 +102,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             group.addoption(name, action="store_true", help=option.help)
         else:
             # no default: what the call says counts, unless somebody gave the option
-            group.addoption(name, type=option.kind, default=None, metavar=option.metavar or "N", help=option.help)
+            kind = str if option.kind is tuple else option.kind
+            group.addoption(name, type=kind, default=None, metavar=option.metavar or "N", help=option.help)
     *suffixes, last = _forms()
     group.addoption(REPORT, metavar="FILE", help=f"Write a report there: {', '.join(suffixes)} or {last}.")
     group.addoption(RECORD, action="store_true", help="Write the golden files that are missing.")
@@ -203,7 +204,7 @@ def _repeating(config: pytest.Config, node: pytest.Item) -> str:
     flags = []
     for name, value in run_options(config).items():
         if value is not False:
-            flags.append(f"--parity-{NAMED[name].flag}" + ("" if value is True else f"={value}"))
+            flags.append(f"--parity-{NAMED[name].flag}" + ("" if value is True else f"={NAMED[name].written(value)}"))
     file, _, _ = node.nodeid.partition("::")
     path = os.path.relpath(node.path, config.invocation_params.dir)
     return shell_line(["pytest", path + node.nodeid[len(file) :], *flags])

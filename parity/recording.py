@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from parity import disk
+from parity.candidates.sized import fixed_by
 from parity.cases.beside import WEIGHTS, companions, two_calls
-from parity.cases.case import Case
+from parity.cases.case import ANY, Case, Fixed
 from parity.cases.probes import probes
 from parity.errors import InputError
 from parity.given.case import Inputs
@@ -22,22 +23,22 @@ from parity.rounding.arithmetic import ARITHMETIC
 _EVERYTHING = frozenset({"mask", "initial_state"})
 
 
-def _companions(case: Case, seed: int) -> Iterator[Case]:
+def _companions(case: Case, seed: int, fixed: Fixed) -> Iterator[Case]:
     """Other lengths, batches, masks and states."""
-    yield from companions(case, _EVERYTHING, seed)
-    for question in companions(case, frozenset({"mask"}), seed):
+    yield from companions(case, _EVERYTHING, seed, fixed)
+    for question in companions(case, frozenset({"mask"}), seed, fixed):
         if question.mask is not None:  # from zeros, for candidates that take no state
             yield question
     if case.layer.stateful:
-        yield two_calls(case, seed)
+        yield two_calls(case, seed, fixed)
 
 
-def _probes(case: Case, seed: int) -> Iterator[Case]:
+def _probes(case: Case, seed: int, fixed: Fixed = ANY) -> Iterator[Case]:
     """Probes with the layer's own weights."""
     return probes(case, _EVERYTHING, seed)
 
 
-def _lattices(case: Case, seed: int) -> Iterator[Case]:
+def _lattices(case: Case, seed: int, fixed: Fixed) -> Iterator[Case]:
     """Probes with other weights, for candidates that take `layer` or `weights`."""
     plain = {question.id for question in _probes(case, seed)}
     for takes in (_EVERYTHING | WEIGHTS, WEIGHTS):
@@ -89,7 +90,7 @@ def record(
 
 def _recorded(target: Target, groups: Sequence[str], seed: int) -> files.Golden:
     """What Keras answers, and the reference agrees with."""
-    questions = _recordable(target.case, groups, seed)
+    questions = _recordable(target, groups, seed)
     found = [examine(target.oracle, question, Tolerance()) for question in questions]
     if found[0].verdict == "FAIL":
         name = target.case.layer.name
@@ -100,12 +101,12 @@ def _recorded(target: Target, groups: Sequence[str], seed: int) -> files.Golden:
     return files.Golden(asked, answers, _provenance(target, seed))
 
 
-def _recordable(case: Case, groups: Sequence[str], seed: int) -> Iterator[Case]:
+def _recordable(target: Target, groups: Sequence[str], seed: int) -> Iterator[Case]:
     """The case, and what a candidate may be asked beside it whatever it takes."""
-    yield case
+    yield target.case
     for name, questions in _BESIDE.items():
         if name in groups:
-            yield from questions(case, seed)
+            yield from questions(target.case, seed, fixed_by(target.sizes))
 
 
 def _provenance(target: Target, seed: int) -> dict[str, Any]:
@@ -118,4 +119,5 @@ def _provenance(target: Target, seed: int) -> dict[str, Any]:
         "hard_sigmoid_slope": 0.2 if "tf_keras" in target.versions else 1 / 6,
         "arithmetic": {name: ARITHMETIC[name].facts() for name in sorted(dtypes)},
         "seed": seed,
+        "sizes": {name: size.why for name, size in target.sizes.items()},
     }

@@ -96,7 +96,7 @@ class Layer:
         x = self.as_inputs(x)
         if x.ndim + 1 != self.ndim:
             return only(self._call(x, mask, initial_state))
-        results = self._call(*_with_batch_axis(x, mask, initial_state))
+        results = self._call(*with_batch_axis(x, mask, initial_state))
         return only(tuple(result[0] for result in results))
 
     def _call(self, x: Array, mask: ArrayLike | None, initial_state: Any) -> tuple[Array, ...]:
@@ -295,7 +295,8 @@ def _is_state(value: Any) -> bool:
     return not isinstance(value, tuple | list) or bool(np.isscalar(first))
 
 
-def _with_batch_axis(x: Array, mask: ArrayLike | None, initial_state: Any) -> tuple[Array, ArrayLike | None, Any]:
+def with_batch_axis(x: Array, mask: ArrayLike | None, initial_state: Any) -> tuple[Array, ArrayLike | None, Any]:
+    """One sequence, its mask and its states as a batch of one."""
     if mask is not None:
         mask = np.asarray(mask)[None]
     if initial_state is not None:

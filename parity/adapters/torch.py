@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from parity.candidates.answer import ANY, Answer, as_output, shown
-from parity.cases.case import Case
+from parity.candidates.answer import Answer, as_output, shown
+from parity.cases.case import ANY, Case
 from parity.errors import CandidateError
 from parity.terminal import briefly
 from rnn_scratch.base import Array

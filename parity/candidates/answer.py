@@ -6,15 +6,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from parity.cases.case import Case
+from parity.cases.case import Case, Fixed
 from parity.errors import CandidateError
 from parity.terminal import briefly
 from rnn_scratch.base import Array, Layer, Shape
 from rnn_scratch.layers import Recurrent
 from rnn_scratch.models import Model
-
-Fixed = tuple[int | None, int | None]
-ANY: Fixed = (None, None)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,11 @@ import numpy as np
 
 import parity
 from parity.candidates import matching
-from parity.candidates.answer import Answer, Fixed, as_output
+from parity.candidates.answer import Answer, as_output
 from parity.candidates.matching import Slot
 from parity.candidates.processes import SECONDS, Process
-from parity.cases.case import Case
+from parity.candidates.sized import in_groups
+from parity.cases.case import Case, Fixed
 from parity.errors import CandidateError, MissingExtraError
 from rnn_scratch.base import Array
 
@@ -54,21 +54,11 @@ class Graph:
 
     def ask(self, case: Case) -> Answer:
         """The whole batch, or so many rows at a time as the graph was built for."""
-        size = self.fixed[0] or case.batch
-        parts = [self._ask_rows(case, np.arange(start, start + size)) for start in range(0, case.batch, size)]
-        if len(parts) == 1:
-            return parts[0]
-        outputs = tuple(map(np.concatenate, zip(*(part.outputs or () for part in parts), strict=True)))
-        layers = {name: np.concatenate([part.layers[name] for part in parts]) for name in parts[0].layers}
-        return replace(parts[0], outputs=outputs, layers=layers)
+        return in_groups(self._ask, case, self.fixed[0] or case.batch)
 
-    def _ask_rows(self, case: Case, rows: Array) -> Answer:
-        """Some rows; those past the end stand for the last one, and what is said of them is dropped."""
-        part = case if len(rows) == case.batch else case.rows_at(np.minimum(rows, case.batch - 1))
-        fed = matching.feeds(part, self.inputs, self.roles)
-        found = matching.answer(part, self._run(list(fed.values())))
-        there = int((rows < case.batch).sum())
-        return found if there == len(rows) else _first_rows(found, there)
+    def _ask(self, case: Case) -> Answer:
+        fed = matching.feeds(case, self.inputs, self.roles)
+        return matching.answer(case, self._run(list(fed.values())))
 
     # --- its process ---
 
@@ -104,12 +94,6 @@ class Graph:
         if "error" in told:
             raise CandidateError(f"candidate: {self.path}: {told['error']}")
         return told
-
-
-def _first_rows(answer: Answer, number: int) -> Answer:
-    outputs = tuple(array[:number] for array in answer.outputs or ())
-    layers = {name: array[:number] for name, array in answer.layers.items()}
-    return replace(answer, outputs=outputs, layers=layers)
 
 
 def _slot_of(found: Mapping[str, Any]) -> Slot:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from parity.candidates.answer import ANY, Answer, as_outputs
-from parity.cases.case import Case
+from parity.candidates.answer import Answer, as_outputs
+from parity.cases.case import ANY, Case
 from parity.errors import CandidateError
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from parity.candidates.answer import ANY, Answer, as_outputs
+from parity.candidates.answer import Answer, as_outputs
 from parity.candidates.processes import MOST_PRINTED, SECONDS, Process, no_answer
-from parity.cases.case import Case
+from parity.cases.case import ANY, Case
 from parity.disk import array_of, arrays_in
 from parity.errors import CandidateError
 from parity.pool import ended

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from parity.candidates.answer import ANY, Answer, as_output
-from parity.cases.case import Case
+from parity.candidates.answer import Answer, as_output
+from parity.cases.case import ANY, Case
 from parity.disk import LARGEST, arrays_in
 from parity.errors import CandidateError, InputError, ParityError
 from parity.extras import needed

@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 from rnn_scratch.base import Array, Layer, Mask, Shape
 from rnn_scratch.models import Model, Node
 
+Fixed = tuple[int | None, int | None]
+"""The only batch and timesteps that are asked, None where either is open."""
+ANY: Fixed = (None, None)
+
 
 @dataclass(frozen=True)
 class View:

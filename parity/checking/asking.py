@@ -7,6 +7,7 @@ import numpy as np
 
 from parity.candidates.answer import Answer
 from parity.candidates.outputs import Outputs
+from parity.candidates.sized import fixed_by
 from parity.cases.beside import companions, two_calls
 from parity.cases.case import Case
 from parity.cases.probes import probes
@@ -38,6 +39,7 @@ class _Asking:
     def __init__(self, asked: Asked, target: Target) -> None:
         self.asked, self.target = asked, target
         self.candidate, self.oracle = asked.candidate, target.oracle
+        self.fixed = fixed_by(target.sizes)
         self.tolerance = asked.settings.tolerance
 
     def all(self) -> CaseReport:
@@ -100,9 +102,9 @@ class _Asking:
         if not self.candidate.callable:
             return
         if self.target.companions:
-            yield from companions(case, takes, seed)
+            yield from companions(case, takes, seed, self.fixed)
         if case.layer.stateful and case.calls == 1:
-            yield two_calls(case, seed)
+            yield two_calls(case, seed, self.fixed)
         yield from probes(case, takes, seed)
 
     def _fitted(self, question: Case) -> Case:
@@ -159,7 +161,7 @@ class _Asking:
         beyond = question.needs - self.target.case.needs  # a mask, say, that the user's case does not have
         try:
             if steps not in (None, fitted.timesteps // fitted.calls):
-                raise CandidateError(f"the candidate was built for {steps} timesteps")
+                raise CandidateError(f"only {steps} timesteps are asked")
             # what Keras answers to the question once it is filled up is in no file
             both = self._examined(fitted, fitted if self.oracle.callable else question)
             found = both.candidate

@@ -13,6 +13,7 @@ import numpy as np
 
 from parity.candidates.answer import Answer
 from parity.candidates.outputs import Outputs
+from parity.candidates.sized import Sized
 from parity.cases.case import Case
 from parity.checking.asked import Asked, Result, findings_of
 from parity.checking.case_report import describe
@@ -139,9 +140,31 @@ def _diagnosed(report: Report, asked: Asked) -> Report:
         explained, lines = _explained(results, findings, asked.settings.only_mistake)
         causes += explained
         known += lines
+    known += _fixed(asked)
     report = replace(report, causes=tuple(dict.fromkeys(causes)), known=tuple(dict.fromkeys(known)))
     smallest = _smallest(asked)
     return report if smallest is None else replace(report, smallest=described(smallest), failure=smallest)
+
+
+def _fixed(asked: Asked) -> Iterator[str]:
+    """What is said of a port that is right on the user's own sizes and wrong on all others."""
+    own, *beside = asked.findings
+    if own.verdict != "PASS" or len(asked.results) > 1:
+        return
+    for names in (("timesteps",), ("batch",), ("timesteps", "batch")):
+        other = [found for found in beside if _size_of(found, names) != _size_of(own, names)]
+        if other and all(
+            (found.verdict == "FAIL") == (_size_of(found, names) != _size_of(own, names)) for found in beside
+        ):
+            sizes = " and ".join(f"{name} {getattr(own.case, name)}" for name in names)
+            flag = f"--fixed {','.join(names)}"
+            yield f"right on the question's own sizes ({sizes}) and on no other: if the port is for those alone, {flag}"
+            return
+
+
+def _size_of(found: Finding, names: Sequence[str]) -> list[int]:
+    case = found.case
+    return [case.timesteps // case.calls if name == "timesteps" else case.batch for name in names]
 
 
 def _explained(
@@ -234,8 +257,21 @@ def _not_asked(asked: Asked) -> Iterator[str]:
     yield from _unvaried(asked)
     if asked.ever(_stateful) and not asked.ever(_of_several_calls):
         yield "the state that a stateful layer keeps between calls"
-    if asked.cases:
+    yield from _other_sizes(asked)
+
+
+def _other_sizes(asked: Asked) -> Iterator[str]:
+    """Lengths and batches that nobody asked, or that are not to be asked."""
+    if not asked.cases:
+        return
+    sizes = asked.candidate.sizes if isinstance(asked.candidate, Sized) else {}
+    if timesteps := sizes.get("timesteps"):
+        yield f"timesteps other than {timesteps.number:,} ({timesteps.why})"
+    else:
         yield f"more than {max(case.timesteps for case in asked.cases):,} timesteps"
+    if batch := sizes.get("batch"):
+        yield f"batches other than {batch.number:,} ({batch.why}): so many rows were asked at a time"
+    else:
         # of a probe each row is a question of its own
         yield f"batches above {max(case.batch for case in asked.cases if not case.rows):,}"
 

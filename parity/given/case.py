@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.candidates.answer import Fixed
 from parity.cases.building import case_id
-from parity.cases.case import Case
+from parity.cases.case import Case, Fixed
 from parity.cases.drawing import draw_inputs, generator, leading
 from parity.errors import InputError
+from rnn_scratch.base import with_batch_axis
 from rnn_scratch.layers import Layer
 
 _DRAWN_BATCH, _DRAWN_TIMESTEPS = 4, 50
@@ -35,25 +35,37 @@ class Inputs:
         """The names of what is given."""
         return tuple(name for name, value in vars(self).items() if value is not None)
 
+    def shape(self, axes: int) -> tuple[int, ...] | None:
+        """Of an input, its batch left out where it has one, where that is known. axes: of an input without it."""
+        whole = self._whole
+        return whole[1:] if whole is not None and len(whole) > axes else whole
+
+    def batch(self, axes: int) -> int | None:
+        """Of an input, where that is known."""
+        whole = self._whole
+        if whole is not None and len(whole) > axes:
+            return whole[0]
+        return None if self.x is None else 1
+
     @property
-    def shape(self) -> tuple[int, ...] | None:
-        """Of an input without its batch, where that is known."""
+    def _whole(self) -> tuple[int, ...] | None:
         if self.input_shape is not None:
             return tuple(self.input_shape)
-        return None if self.x is None else np.shape(self.x)[1:]
+        return None if self.x is None else np.shape(self.x)
 
 
 def check_shape(input_shape: Any) -> None:
-    """InputError for what is neither None nor one or two sizes."""
+    """InputError for what is neither None nor one to three sizes."""
     if input_shape is not None and not _are_sizes(input_shape):
         raise InputError(
-            f"input_shape: expected (timesteps, input_dim), both at least 1, or (timesteps,) of token ids; "
+            f"input_shape: expected (timesteps, input_dim), both at least 1, or (timesteps,) of token ids, "
+            f"and the batch before them where you like; "
             f"received {input_shape!r}"
         )
 
 
 def _are_sizes(value: Any) -> bool:
-    if not isinstance(value, tuple | list) or len(value) not in (1, 2):
+    if not isinstance(value, tuple | list) or len(value) not in (1, 2, 3):
         return False
     return all(isinstance(size, int) and size > 0 for size in value)
 
@@ -62,6 +74,7 @@ def make_case(layer: Layer, inputs: Inputs, static: Fixed, seed: int) -> Case:
     """The user's own case: what is given, cast and fitted to the layer; the inputs drawn where they are not. static:
     the batch and the timesteps that the layer or the candidate was built for, None where either is open."""
     try:
+        inputs = _batched(layer, inputs)
         x = _draw(layer, inputs.input_shape, static, seed) if inputs.x is None else inputs.x
         with np.errstate(over="ignore"):  # out of the layer's range is infinite there, for Keras too
             x = np.ascontiguousarray(layer.as_inputs(x))
@@ -76,13 +89,24 @@ def make_case(layer: Layer, inputs: Inputs, static: Fixed, seed: int) -> Case:
     return Case(case_id(layer, x), layer, {"x": x}, mask, states)
 
 
+def _batched(layer: Layer, inputs: Inputs) -> Inputs:
+    """With a batch axis where x is one sequence without it, as `layer` itself takes it: then no array has it."""
+    if inputs.x is None or layer.ndim is None or np.ndim(inputs.x) + 1 != layer.ndim:
+        return inputs
+    x, mask, states = with_batch_axis(layer.as_inputs(inputs.x), inputs.mask, inputs.initial_state)
+    return Inputs(x, None, mask, states)
+
+
 def _draw(layer: Layer, shape: Sequence[int] | None, static: Fixed, seed: int) -> NDArray[Any]:
     batch, timesteps = static[0] or _DRAWN_BATCH, static[1] or _DRAWN_TIMESTEPS
     features = _input_features(layer)
     if shape is not None:
-        if len(shape) - 1 != len(features):
+        more = len(shape) - len(features)
+        if more not in (1, 2):
             what = "(timesteps, input_dim)" if features else "(timesteps,), of token ids"
             raise InputError(f"input_shape: expected {what}; received {tuple(shape)}")
+        if more == 2:
+            batch, *shape = shape
         timesteps, *features = shape
     return draw_inputs(layer, generator(seed, "inputs"), (batch, timesteps, *features))
 

@@ -1,6 +1,7 @@
 """How a check is made: its options, checked once and carried whole."""
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,8 @@ class Settings:
 
     seed: of all that is drawn. tolerance: what is granted beside rounding. strict: a PASS that a known mistake would
     have got as well is INCONCLUSIVE. only_mistake: the id of the only mistake that is looked for. timeout: seconds
-    that a program or graph may take for one question, None for as many as usual.
+    that a program or graph may take for one question, None for as many as usual. fixed: of "timesteps" and "batch",
+    those of which the candidate takes no others than the user's own.
     """
 
     seed: int = 0
@@ -24,6 +26,7 @@ class Settings:
     strict: bool = False
     only_mistake: str | None = None
     timeout: float | None = None
+    fixed: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -35,13 +38,15 @@ class Settings:
         strict: bool = False,
         only_mistake: str | None = None,
         timeout: float | None = None,
+        fixed: str | Sequence[str] = (),
     ) -> "Settings":
         """Those of the options as a user gives them. InputError for one that makes no sense."""
         for name, value in (("atol", atol), ("rtol", rtol)):
             NAMED[name].check_range(value)
         check_seed(seed)
         check_mistake(only_mistake)
-        return cls(seed, Tolerance(float(atol), float(rtol)), strict, only_mistake, timeout)
+        sizes = NAMED["fixed"].checked(fixed, "")
+        return cls(seed, Tolerance(float(atol), float(rtol)), strict, only_mistake, timeout, sizes)
 
 
 def check_seed(seed: Any) -> None:

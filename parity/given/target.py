@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from parity.candidates.answer import Candidate
+from parity.candidates.sized import Sizes
 from parity.cases.case import Case
 
 
@@ -17,7 +18,8 @@ class Target:
     that follows from the first question and from what the candidate takes. companions: whether other lengths, batches,
     masks and states follow too: the grid has cases of its own for those. notes: what is told of the target before all
     else. versions: of what computed the expected outputs. precision: the dtype policy of the Keras layer. unasked: why
-    Keras is not asked and the reference stands in for it, if that is so.
+    Keras is not asked and the reference stands in for it, if that is so. sizes: those of the timesteps and the batch
+    that are all that is asked.
     """
 
     oracle: Candidate
@@ -28,3 +30,4 @@ class Target:
     versions: Mapping[str, str] = field(default_factory=dict)
     precision: str = ""
     unasked: str = ""
+    sizes: Sizes = field(default_factory=dict)

@@ -9,6 +9,9 @@ from parity.candidates.answer import Answer
 from parity.cases.case import Case
 from parity.golden.archive import Array
 
+_SIZES = ("timesteps", "batch")
+"""Of which only those of the first case may be asked."""
+
 
 def checked_case(case: Case) -> Case:
     """ValueError for what the case's layer cannot compute."""
@@ -87,4 +90,7 @@ def checked_provenance(found: Any) -> Mapping[str, Any]:
     environment = found.get("environment", {}) if isinstance(found, dict) else None
     if not isinstance(environment, dict):
         raise ValueError("its provenance: expected what recorded it, by name")
+    sizes = found.get("sizes", {})
+    if not isinstance(sizes, dict) or not all(name in _SIZES and isinstance(why, str) for name, why in sizes.items()):
+        raise ValueError(f"its provenance: sizes: expected of {', '.join(_SIZES)}, and why")
     return found  # type: ignore[no-any-return]

@@ -1,7 +1,7 @@
 """Keras's answers as a golden file has them, in the place of Keras."""
 
-from parity.candidates.answer import ANY, Answer
-from parity.cases.case import Case
+from parity.candidates.answer import Answer
+from parity.cases.case import ANY, Case
 from parity.golden.file import Golden
 
 

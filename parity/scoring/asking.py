@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from parity.candidates.answer import ANY, Answer, Candidate
+from parity.candidates.answer import Answer, Candidate
 from parity.cases.beside import companions, two_calls
-from parity.cases.case import Case
+from parity.cases.case import ANY, Case
 from parity.cases.probes import probes
 from parity.checking.asking import again
 from parity.errors import CandidateError

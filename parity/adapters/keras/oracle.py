@@ -21,8 +21,8 @@ from parity.adapters.keras.library import (
 )
 from parity.adapters.keras.to_keras import around, to_keras
 from parity.adapters.keras.tree import chain, is_cell, is_model, state_variables
-from parity.candidates.answer import ANY, Answer
-from parity.cases.case import Case
+from parity.candidates.answer import Answer
+from parity.cases.case import ANY, Case
 from parity.errors import OracleError, ParityError
 from parity.kinds.registry import KerasLayer
 from parity.terminal import briefly

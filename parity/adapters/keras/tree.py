@@ -214,6 +214,17 @@ def state_variables(layer: KerasLayer) -> list[Any]:
     return flat_states([leaf.states for leaf in stateful])
 
 
+def takes_tokens(layer: KerasLayer) -> bool:
+    """Whether it begins with an embedding."""
+    return type(layer).__name__ == "Embedding" or (is_model(layer) and takes_tokens(chain(layer)[0]))
+
+
+def fixed_batch(layer: KerasLayer) -> int | None:
+    """The batch that a stateful layer, or one in a model, was built for."""
+    shapes = [tuple(variable.shape) for variable in state_variables(layer)]
+    return int(shapes[0][0]) if shapes and len(shapes[0]) > 1 else None
+
+
 def static_input_shape(model: KerasLayer) -> tuple[int | None, int | None]:
     """(batch, timesteps) that a model or layer was built for, None where either is open."""
     try:

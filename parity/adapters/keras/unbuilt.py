@@ -14,11 +14,13 @@ from rnn_scratch.models import Model
 
 
 @no_warnings()
-def build_random(layer: KerasLayer, input_shape: tuple[int, ...], seed: int) -> bool:
+def build_random(layer: KerasLayer, input_shape: tuple[int, ...], seed: int, batch: int | None = None) -> bool:
     """Build a layer or model that is not built yet, with random weights and biases; whether it had to be.
 
-    input_shape: without the batch. Keras's own zero biases (and, for two units, often symmetric recurrent kernels)
-    would hide mistakes.
+    input_shape: without the batch, which a stateful layer alone is built for.
+
+    Keras's own zero biases (and, for two units, often symmetric recurrent kernels) would hide
+    mistakes.
     """
     if not any(_lacks_weights(leaf) for leaf in leaves(layer)):
         return False
@@ -26,7 +28,8 @@ def build_random(layer: KerasLayer, input_shape: tuple[int, ...], seed: int) -> 
         _expect_covered(cell)
         # The default one, orthogonal, has no float16 kernel on every backend; what it would draw is replaced anyhow.
         cell.recurrent_initializer = module_of(cell).initializers.Zeros()
-    _build(layer, input_shape)
+    stateful = any(getattr(leaf, "stateful", False) for leaf in leaves(layer))
+    _build(layer, input_shape, batch if stateful else None)
     _fill(layer, randomized(from_keras(layer), generator(seed, "build")))
     return True
 
@@ -56,10 +59,10 @@ def _expect_covered(cell: KerasLayer) -> None:
     activation_name(cell)
 
 
-def _build(layer: KerasLayer, input_shape: tuple[int, ...]) -> None:
+def _build(layer: KerasLayer, input_shape: tuple[int, ...], batch: int | None) -> None:
     shape = input_shape[-1:] if is_cell(layer) else input_shape
     try:
-        layer.build((None, *shape))
+        layer.build((batch, *shape))
     except Exception as error:  # each backend has its own
         told = ", ".join(map(str, input_shape))
         raise InputError(f"{layer.name}: cannot be built for inputs (batch, {told}): {briefly(error)}") from error
