@@ -15,7 +15,7 @@ from parity.cases.case import Case
 from parity.cases.drawing import randomized
 from parity.cases.grid import grid
 from parity.explaining.blind_spots import adequacy
-from parity.explaining.causes import diagnose
+from parity.explaining.causes import diagnose, is_pair
 from parity.explaining.facts import facts
 from parity.explaining.functions import computed, differ
 from parity.explaining.weights_in_effect import in_effect
@@ -48,6 +48,7 @@ IDS = [
     "backward-output-reordered",
     "off-by-one-step",
     "last-step-only-wrong-end",
+    "first-output-for-last",
     "time-major",
     "state-not-reset",
     "state-reset-between-calls",
@@ -355,11 +356,11 @@ def test_one_weight_is_named():
     text = known(spoilt("Wh", (3, 0)))
     assert "recovered by least squares: Wh[3, 0] is" in text
     assert "the first step is right" in text
-    assert "by the recurrent path" in text
+    assert "unit inputs and one step from zeros are right: what is off is the state before" in text
     assert "the differences go along with the state before" in text
     text = known(spoilt("b", 1))
     assert "b[1] alone explains the probes" in text
-    assert "by the bias" in text
+    assert "by a constant (it is off for an input and a state of zeros): the bias" in text
 
 
 def test_one_gate_is_named():
@@ -437,6 +438,61 @@ def test_a_stale_array_is_named(monkeypatch):
     right = parity.from_keras(k)
     report = parity.check(lambda x: right.replace(Wh=other.Wh)(x), k, input_shape=(12, 3))
     assert [(c.id, c.detail) for c in report.causes] == [("stale-weights", "Wh")]
+
+
+@pytest.mark.parametrize("kind", ["simple_rnn", "gru", "lstm"])
+def test_shifted_inputs_are_no_stale_bias(kind, monkeypatch):
+    monkeypatch.setattr("parity.explaining.fitted.FIT_SECONDS", 60.0)
+    right, shift = parity.from_keras(keras_layer(kind)), np.array([0.4, -0.25, 0.75], "f")
+    report = parity.check(lambda x: right(x - shift), keras_layer(kind), input_shape=(12, 3))
+    assert report.causes == ()
+    assert "in effect b is b - Wx (0.4, -0.25, 0.75): are the inputs shifted by that?" in "\n".join(report.known)
+
+
+def test_turned_inputs_are_no_stale_kernel(monkeypatch):
+    monkeypatch.setattr("parity.explaining.fitted.FIT_SECONDS", 60.0)
+    right = parity.from_keras(keras_layer("simple_rnn"))
+    turn, _ = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))
+    report = parity.check(lambda x: right(x @ turn.astype("f")), keras_layer("simple_rnn"), input_shape=(12, 3))
+    assert report.causes == ()
+    assert "in effect Wx is Wx A, A of shape (3, 3): are the inputs A x" in "\n".join(report.known)
+
+
+def test_the_first_output_given_for_the_last_is_named():
+    layer = keras.layers.LSTM(4)
+    layer.build((None, None, 3))
+    every = parity.from_keras(layer).with_sequences()
+    report = parity.check(lambda x: every(x)[:, 0], layer, input_shape=(8, 3))
+    assert [cause.id for cause in report.causes] == ["first-output-for-last"]
+
+
+def test_no_pair_is_of_mistakes_of_which_one_leaves_nothing_of_the_other():
+    assert all(name in MISTAKES for mistake in MISTAKES.values() for name in mistake.moot)
+    assert not is_pair(("time-reversed", ""), ("recurrence-missing", "Wh taken as zero"))
+    assert not is_pair(("recurrence-missing", "Wh taken as zero"), ("time-reversed", ""))
+    assert is_pair(("bias-missing", ""), ("recurrence-missing", "Wh taken as zero"))
+
+
+def test_what_the_verdict_grants_is_granted_to_causes():
+    layer = keras_layer("lstm")
+    right = parity.from_keras(layer)
+    order = np.arange(20).reshape(4, 5)[[0, 2, 1, 3]].ravel()
+    wrong = {name: array[order] for name, array in right.weights.items()}
+    port = right.replace(**{name: (np.round(array * 8192) / 8192).astype("f") for name, array in wrong.items()})
+    report = parity.check(lambda x: port(x), layer, input_shape=(12, 3), atol=1e-3)
+    assert "gate-order-icfo" in [cause.id for cause in report.causes]
+    assert "every element is within what is granted" in str(report)
+    assert parity.check(lambda x: port(x), layer, input_shape=(12, 3)).causes == ()
+
+
+def test_no_difference_holds_for_every_variant():
+    layer = keras.layers.LSTM(4, return_sequences=True)
+    layer.build((None, None, 6))
+    report = parity.check(lambda x, layer: layer(x), layer, input_shape=(8, 6))
+    assert "gate-order-of-one-array" not in [blind.id for blind in report.no_difference]  # of the bias alone it is none
+    layer.set_weights([*layer.get_weights()[:2], np.zeros(16)])
+    report = parity.check(lambda x, layer: layer(x), layer, input_shape=(8, 6))
+    assert ("bias-added-twice", "every bias is zero") in [(blind.id, blind.why) for blind in report.no_difference]
 
 
 STEPS = {

@@ -23,6 +23,7 @@ from parity.explaining.causes import Diagnosis, applies, diagnose
 from parity.explaining.facts import facts
 from parity.explaining.smallest import described, shrink
 from parity.explaining.weights_in_effect import in_effect
+from parity.given.settings import Settings
 from parity.judging.findings import Finding
 from parity.judging.judge import judge_answer, rejudge
 from parity.judging.tally import Tolerance
@@ -137,7 +138,7 @@ def _diagnosed(report: Report, asked: Asked) -> Report:
             causes.append(asked.kept)
             continue
         known += [asked.unsteady] if asked.unsteady else []
-        explained, lines = _explained(results, findings, asked.settings.only_mistake)
+        explained, lines = _explained(results, findings, asked.settings)
         causes += explained
         known += lines
     known += _fixed(asked)
@@ -168,18 +169,19 @@ def _size_of(found: Finding, names: Sequence[str]) -> list[int]:
 
 
 def _explained(
-    results: Sequence[Result], findings: Sequence[Finding], only: str | None
+    results: Sequence[Result], findings: Sequence[Finding], settings: Settings
 ) -> tuple[tuple[Cause, ...], list[str]]:
     """The causes of what one kind of layer showed; where there are none, what else is known of it."""
-    found = diagnose(findings, only)
+    only, tolerance = settings.only_mistake, settings.tolerance
+    found = diagnose(findings, only, tolerance=tolerance)
     if found.causes:
         return found.causes, []
-    weights = in_effect(findings)
+    weights = in_effect(findings, tolerance)
     stale = weights.causes if only in (None, "stale-weights") else ()
-    causes = stale or _case_by_case(results, only)
+    causes = stale or _case_by_case(results, settings)
     if causes:
         return causes, []
-    return (), [_no_cause(found, findings, only), *facts(findings), *weights.lines]
+    return (), [_no_cause(found, findings, only), *facts(findings, tolerance), *weights.lines]
 
 
 def _no_cause(found: Diagnosis, findings: Sequence[Finding], only: str | None) -> str:
@@ -190,7 +192,7 @@ def _no_cause(found: Diagnosis, findings: Sequence[Finding], only: str | None) -
     return f"cause: none of the known mistakes{early}"
 
 
-def _case_by_case(results: Sequence[Result], only: str | None) -> tuple[Cause, ...]:
+def _case_by_case(results: Sequence[Result], settings: Settings) -> tuple[Cause, ...]:
     """The causes of single cases, where nothing explains all: a port may have made several mistakes. The small cases
     first, as many as time allows."""
     failed = [result for result in results if result.report.verdict == "FAIL"]
@@ -203,7 +205,7 @@ def _case_by_case(results: Sequence[Result], only: str | None) -> tuple[Cause, .
         if time.monotonic() > deadline:
             break
         looked += 1
-        for cause in diagnose(result.findings, only, seconds=0).causes:
+        for cause in diagnose(result.findings, settings.only_mistake, 0, settings.tolerance).causes:
             found.setdefault(cause.id, []).append(cause)
     common = [causes for causes in found.values() if 10 * len(causes) >= looked]
     common.sort(key=len, reverse=True)
@@ -238,7 +240,7 @@ def _adequate(report: Report, asked: Asked) -> Report:
         seconds = max(_BLIND, (time.thread_time() - asked.began) / 2)
     total = Adequacy()
     for results in asked.by_kind():
-        found = adequacy(findings_of(results), only, seconds)
+        found = adequacy(findings_of(results), only, seconds, asked.settings.tolerance)
         total = Adequacy(total.blind + found.blind, total.visible + found.visible, total.left + found.left)
     known = []
     if total.left:

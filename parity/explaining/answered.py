@@ -14,7 +14,7 @@ from parity.judging.compare import as_steps
 from parity.judging.findings import Finding
 from parity.judging.judge import rejudge
 from parity.judging.query import last_dtype
-from parity.judging.tally import Tolerance
+from parity.judging.tally import NOTHING_GRANTED, Tolerance
 from parity.mistakes.wrong_cases import WrongCases
 from parity.rounding.arithmetic import ARITHMETIC
 from rnn_scratch.base import Array
@@ -31,10 +31,10 @@ _STRAYS = 1e4
 
 
 class Answered:
-    """A question and its answers. wrong: the wrong Cases for it."""
+    """A question and its answers. tolerance: what the verdict granted. wrong: the wrong Cases for it."""
 
-    def __init__(self, finding: Finding) -> None:
-        self.finding = finding
+    def __init__(self, finding: Finding, tolerance: Tolerance = NOTHING_GRANTED) -> None:
+        self.finding, self.tolerance = finding, tolerance
         self.case = finding.case
         self.wrong = WrongCases(finding.case)
 
@@ -66,7 +66,7 @@ class Answered:
 
     def against(self, wrong: Case) -> Finding:
         """The answers judged as if that case had been asked."""
-        return rejudge(wrong, self.finding.answers, Tolerance())
+        return rejudge(wrong, self.finding.answers, self.tolerance)
 
     def rejects(self, wrong: Case) -> bool:
         """Whether the answers are outside of what rounding makes of that case."""
@@ -85,8 +85,8 @@ class Answered:
         part = case.rows_at(rows)
         answers = tuple(_rows_of(answer, rows) for answer in self.finding.answers)
         # of a question that passed it is known that every row did
-        finding = rejudge(part, answers, Tolerance()) if self.failed else self.finding
-        return Answered(replace(finding, case=part, answers=answers))
+        finding = rejudge(part, answers, self.tolerance) if self.failed else self.finding
+        return Answered(replace(finding, case=part, answers=answers), self.tolerance)
 
     @cached_property
     def early(self) -> int:
@@ -101,8 +101,9 @@ class Answered:
 
     def strays(self, wrong: Case, least: float = 0.0) -> bool:
         """Whether the first steps, where they are seen, are by far more than rounding, and than `least`, from what the
-        wrong Case computes in plain arithmetic. Relative to numbers above 1."""
-        if not self.early:
+        wrong Case computes in plain arithmetic. Relative to numbers above 1. What is granted at each step may come to
+        any amount in the next."""
+        if not self.early or self.tolerance.given:
             return False
         allowed = max(_STRAYS * ARITHMETIC[last_dtype(wrong.layer).name].unit, least)
         outputs, steps = self.finding.answers[0].outputs or (), slice(None)
@@ -112,9 +113,11 @@ class Answered:
         return any(y.shape != z.shape or _farther(y[:, steps], z[:, steps], allowed) for y, z in pairs)
 
 
-def answered(findings: Iterable[Finding]) -> list[Answered]:
+def answered(findings: Iterable[Finding], tolerance: Tolerance = NOTHING_GRANTED) -> list[Answered]:
     """The questions that say anything, the failed ones first, the cheap ones first."""
-    every = [Answered(finding) for finding in findings if finding.answers and finding.verdict != "INCONCLUSIVE"]
+    every = [
+        Answered(finding, tolerance) for finding in findings if finding.answers and finding.verdict != "INCONCLUSIVE"
+    ]
     return sorted(every, key=lambda one: (not one.failed, one.cost))
 
 

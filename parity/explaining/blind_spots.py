@@ -10,8 +10,10 @@ import numpy as np
 from parity.cases.case import Case
 from parity.explaining.answered import Answered, answered
 from parity.explaining.deadline import Deadline
-from parity.explaining.functions import computed, differ, richer, widened
+from parity.explaining.functions import computed, widened
+from parity.explaining.same_function import same_function
 from parity.judging.findings import Finding
+from parity.judging.tally import NOTHING_GRANTED, Tolerance
 from parity.mistakes.catalogue import MISTAKES
 from parity.mistakes.entry import Mistake
 from parity.report.data import Blind
@@ -27,11 +29,16 @@ class Adequacy:
     left: tuple[str, ...] = ()
 
 
-def adequacy(findings: Iterable[Finding], only: str | None = None, seconds: float = math.inf) -> Adequacy:
+def adequacy(
+    findings: Iterable[Finding],
+    only: str | None = None,
+    seconds: float = math.inf,
+    tolerance: Tolerance = NOTHING_GRANTED,
+) -> Adequacy:
     """The mistakes that these answers would not have shown; of each whether it is the same function with these weights,
-    and why it does not show. seconds: of this thread's time."""
+    and why it does not show. seconds: of this thread's time. tolerance: what the verdicts granted beside rounding."""
     deadline = Deadline(seconds, time.thread_time)
-    search = _Search([question for question in answered(findings) if not question.failed])
+    search = _Search([question for question in answered(findings, tolerance) if not question.failed])
     mistakes = [mistake for mistake in MISTAKES.values() if mistake.common and only in (None, mistake.id)]
     for n, mistake in enumerate(mistakes):
         if deadline.passed:
@@ -63,27 +70,30 @@ class _Search:
         """Whether the mistake would have shown, if it applies at all."""
         first, then = (self.questions, ()) if mistake.mixes_rows else (self.slices, self.whole)
         labels = dict.fromkeys(label for question in first for label in question.wrong[mistake.id])
-        hidden = [label for label in labels if not _show([*first, *then], mistake, label)]
+        # what is the same function cannot show; it is told only where the whole mistake is
+        others = [label for label in labels if not self._is_same(mistake, label)]
+        hidden = [label for label in others if not _show([*first, *then], mistake, label)]
         if hidden:
-            self.blind.append(self._most_telling(mistake, hidden))
-        elif labels:
+            self.blind.append(self._blind(mistake, hidden[0]))
+        elif others:
             self.visible.append(mistake.id)
+        elif labels:
+            why = mistake.hides(self._case_of(mistake, next(iter(labels)))) or "every array of it stays as it is"
+            self.blind.append(Blind(mistake.id, mistake.what, why, same=True))
 
-    def _most_telling(self, mistake: Mistake, hidden: Sequence[str]) -> Blind:
-        """Of variants that do not show the first one that is another function, else the last."""
-        for label in hidden:
-            blind = self._blind(mistake, label)
-            if not blind.same:
-                break
-        return blind
+    def _is_same(self, mistake: Mistake, label: str) -> bool:
+        """Whether in every question that variant is the same function, whatever the inputs are."""
+        pairs = [(question.case, question.wrong[mistake.id].get(label)) for question in self.questions]
+        return all(wrong is None or same_function(case, wrong) for case, wrong in pairs)
+
+    def _case_of(self, mistake: Mistake, label: str) -> Case:
+        """The largest batch of which there is that variant."""
+        applies = [question.case for question in self.questions if label in question.wrong[mistake.id]]
+        return max(applies, key=lambda case: case.batch)
 
     def _blind(self, mistake: Mistake, label: str) -> Blind:
-        applies = [question.case for question in self.questions if label in question.wrong[mistake.id]]
-        same = not any(_visible_elsewhere(case, mistake, label) for case in applies[:3])
-        why = mistake.hides(max(applies, key=lambda case: case.batch))
-        if not why and not same:
-            why = "it moves nothing by more than rounding may"
-        return Blind(mistake.id, mistake.what, why or "", same, label)
+        why = mistake.hides(self._case_of(mistake, label)) or "it moves nothing by more than rounding may"
+        return Blind(mistake.id, mistake.what, why, detail=label)
 
 
 def _show(questions: Iterable[Answered], mistake: Mistake, label: str) -> bool:
@@ -108,12 +118,3 @@ def _moves_on(wrong: Case) -> bool:
     first, second, *_ = computed(widened(wrong))
     apart = max(float(np.nan_to_num(np.abs(a - b)).max(initial=0)) for a, b in zip(first, second, strict=True))
     return apart > 1e-3 * float(np.nan_to_num(np.abs(first[0])).max(initial=0))
-
-
-def _visible_elsewhere(case: Case, mistake: Mistake, label: str) -> bool:
-    """Whether, with the same weights, other inputs, states or masks would show it."""
-    for _, other in richer(case):
-        wrong = mistake.variants(other).get(label)
-        if wrong is not None and differ(other, wrong):
-            return True
-    return False

@@ -13,6 +13,7 @@ from parity.explaining.answered import Answered, answered, outside
 from parity.explaining.deadline import Deadline
 from parity.explaining.functions import differ, richer
 from parity.judging.findings import Finding
+from parity.judging.tally import NOTHING_GRANTED, Tolerance
 from parity.mistakes.catalogue import MISTAKES
 from parity.mistakes.wrong_cases import Key, WrongCases
 from parity.report.data import Cause
@@ -36,9 +37,15 @@ class Diagnosis:
     stopped: bool = False
 
 
-def diagnose(findings: Iterable[Finding], only: str | None = None, seconds: float | None = None) -> Diagnosis:
-    """Which mistakes, or pairs of them, explain what was found. only: no other one than that is tried."""
-    questions = [question for question in answered(findings) if not question.repeats]
+def diagnose(
+    findings: Iterable[Finding],
+    only: str | None = None,
+    seconds: float | None = None,
+    tolerance: Tolerance = NOTHING_GRANTED,
+) -> Diagnosis:
+    """Which mistakes, or pairs of them, explain what was found. only: no other one than that is tried. tolerance: what
+    the verdicts granted beside rounding."""
+    questions = [question for question in answered(findings, tolerance) if not question.repeats]
     if not questions or not questions[0].failed:
         return Diagnosis()
     suspects = _Suspects(questions)
@@ -136,7 +143,7 @@ class _Suspects:
     def pairs(self) -> list[_Keys]:
         """Two different mistakes at a time, each with all later ones; those first that alone leave the least."""
         ranked = sorted(self._common(), key=self._unexplained)
-        return [(first, second) for first, second in itertools.combinations(ranked, 2) if first[0] != second[0]]
+        return [pair for pair in itertools.combinations(ranked, 2) if is_pair(*pair)]
 
     def _common(self) -> list[Key]:
         """The variants, of mistakes that people make, that change one of the first questions."""
@@ -154,6 +161,12 @@ class _Suspects:
         return tally.outside / tally.count if tally.count else 1.0
 
 
+def is_pair(first: Key, second: Key) -> bool:
+    """Whether they are two mistakes, of which neither leaves nothing of the other."""
+    (one, _), (other, _) = first, second
+    return one != other and other not in MISTAKES[one].moot and one not in MISTAKES[other].moot
+
+
 # --- what is told of them ---
 
 
@@ -164,7 +177,8 @@ def _named(questions: Sequence[Answered], explained: _Explained) -> tuple[Cause,
         ordered = _in_order(keys)
         ids = tuple(name for name, _ in ordered)
         groups.setdefault(ids, {})[ordered] = largest
-    causes = tuple(_cause(ids, variants) for ids, variants in groups.items())
+    granted = any(question.tolerance.given for question in questions)
+    causes = tuple(_cause(ids, variants, granted) for ids, variants in groups.items())
     if len(causes) < 2:
         return causes
     first, second, *_ = (next(iter(variants)) for variants in groups.values())
@@ -178,7 +192,7 @@ def _in_order(keys: _Keys) -> _Keys:
     return tuple(sorted(keys, key=lambda key: order.index(key[0])))
 
 
-def _cause(ids: Sequence[str], variants: _Explained) -> Cause:
+def _cause(ids: Sequence[str], variants: _Explained, granted: bool) -> Cause:
     mistakes = [MISTAKES[name] for name in ids]
     details = [_joined(" and ", (label for _, label in keys)) for keys in variants]
     return Cause(
@@ -188,6 +202,7 @@ def _cause(ids: Sequence[str], variants: _Explained) -> Cause:
         _joined(", ", (mistake.source for mistake in mistakes)),
         detail=_joined(" or ", details),
         largest=max(variants.values()),
+        granted=granted,
     )
 
 

@@ -11,7 +11,7 @@ from parity.explaining.answered import Answered, answered
 from parity.explaining.functions import widened
 from parity.judging.findings import Finding
 from parity.judging.judge import judge_answer
-from parity.judging.tally import Tally, Tolerance
+from parity.judging.tally import NOTHING_GRANTED, Tally, Tolerance
 from rnn_scratch.base import Array
 from rnn_scratch.cells import Cell
 from rnn_scratch.layers import Recurrent
@@ -28,9 +28,10 @@ _SHIFTS = (0.0, *np.geomspace(0.01, 40, 24), *-np.geomspace(0.01, 40, 24))
 """By how much a gate's pre-activation may be off, to see what of its outputs some value of the gate explains."""
 
 
-def facts(findings: Sequence[Finding]) -> Iterator[str]:
-    """Lines on what can be said; of one recurrent layer more than of a model."""
-    questions = [question for question in answered(findings) if not question.finding.wrong]
+def facts(findings: Sequence[Finding], tolerance: Tolerance = NOTHING_GRANTED) -> Iterator[str]:
+    """Lines on what can be said; of one recurrent layer more than of a model. tolerance: what the verdicts granted
+    beside rounding."""
+    questions = [question for question in answered(findings, tolerance) if not question.finding.wrong]
     failed = [question for question in questions if question.failed]
     if not failed:
         return
@@ -85,7 +86,7 @@ def _residuals(question: Answered | None) -> _Off | None:
     case, kept = question.case, list[tuple[int, Array, Array]]()
     if case.calls > 1 or not isinstance(case.layer, Recurrent):
         return None
-    found = judge_answer(case, question.finding.answers[0], Tolerance(), proof=Tally(kept=kept))
+    found = judge_answer(case, question.finding.answers[0], question.tolerance, proof=Tally(kept=kept))
     if case.timesteps > 1 and not {"stepwise", "stepped"} & set(found.method):
         return None
     off = _joined(kept)
@@ -150,18 +151,24 @@ def _paths(questions: Sequence[Answered], seen: _Off | None) -> Iterator[str]:
     if wrong:
         yield f"the error comes by {wrong}"
     elif inputs is not None and not inputs.failed and _every_later_step(seen):
-        yield "unit inputs and one step from zeros are right: the error comes by the recurrent path"
+        yield (
+            "unit inputs and one step from zeros are right: what is off is the state before, what becomes of it, or "
+            "which inputs a later step takes"
+        )
 
 
 def _wrong_path(inputs: Answered | None, states: Answered | None) -> str | None:
     off = _residuals(inputs)
     zeros, units = (False, False) if off is None else (off.rows[-1], off.rows[:-1].any())
     if zeros:
-        return "the bias, or by what follows it (it is off for an input and a state of zeros)"
+        return "a constant (it is off for an input and a state of zeros): the bias, what follows it, or a shift before"
     if units:
         return "the input (it is off for unit inputs)"
-    recurrent = states is not None and states.failed
-    return "the recurrent path (it is off for unit states and an input of zeros)" if recurrent else None
+    if states is None or not states.failed:
+        return None
+    # a gate's bias may act on nothing but a state
+    path = "the state" if len(_cell(states.case).gates) > 1 else "the recurrent path"
+    return f"{path} (it is off for unit states and an input of zeros)"
 
 
 def _every_later_step(off: _Off | None) -> bool:

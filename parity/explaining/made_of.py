@@ -21,7 +21,7 @@ _MOST_ENTRIES = 3
 
 def differing(own: Array, right: Array) -> NDArray[np.bool_]:
     """Where two arrays differ by more than what is recovered may be off."""
-    return np.asarray(np.abs(own - right) > _close(right))
+    return np.asarray(np.abs(own - right) > close(right))
 
 
 def compared(name: str, own: Array, right: Array, apart: NDArray[np.bool_] | None = None) -> str:
@@ -39,6 +39,12 @@ def compared(name: str, own: Array, right: Array, apart: NDArray[np.bool_] | Non
     return f"{name} differs in {apart.sum()} of {apart.size} entries, by {distance:.2g} of its norm"
 
 
+def is_plain(own: Array, right: Array) -> bool:
+    """Whether it differs, and that is told entry by entry or by what it is made of."""
+    apart = int(differing(own, right).sum())
+    return apart > 0 and (apart <= _MOST_ENTRIES or made_of(own, right) is not None)
+
+
 def _entry(name: str, own: Array, right: Array, at: tuple[int, ...]) -> str:
     return f"{name}{list(map(int, at))} is {own[at]:.6g}, not {right[at]:.6g}"
 
@@ -48,7 +54,7 @@ def stale(own: Array, right: Array) -> bool:
     copying: then to copy it again would not mend the port."""
     whole = np.mean(differing(own, right)) > 0.9
     far = np.linalg.norm(own - right) > 0.05 * np.linalg.norm(right)
-    kept = np.mean(np.abs(own) <= _close(right)) < 0.1
+    kept = np.mean(np.abs(own) <= close(right)) < 0.1
     return bool(whole and far and kept and not _ordered(own, right) and not made_of(own, right))
 
 
@@ -64,16 +70,17 @@ def made_of(own: Array, right: Array) -> str | None:
     return None
 
 
-def _close(right: Array) -> float:
+def close(right: Array) -> float:
+    """By how much an entry may differ and be the same."""
     return float(_CLOSE * np.abs(right).max())
 
 
-def _same(own: Array, right: Array, close: float) -> bool:
-    return bool(np.all(np.abs(own - right) <= close))
+def _same(own: Array, right: Array, within: float) -> bool:
+    return bool(np.all(np.abs(own - right) <= within))
 
 
 def _zero(own: Array, right: Array) -> str | None:
-    return "zero" if _same(own, np.zeros_like(own), _close(right)) else None
+    return "zero" if _same(own, np.zeros_like(own), close(right)) else None
 
 
 def _scaled(own: Array, right: Array) -> str | None:
@@ -84,7 +91,7 @@ def _scaled(own: Array, right: Array) -> str | None:
 
 def _shifted(own: Array, right: Array) -> str | None:
     shift = float(np.median(own - right))
-    return f"the layer's plus {shift:.6g}" if _same(own - right, np.asarray(shift), _close(right)) else None
+    return f"the layer's plus {shift:.6g}" if _same(own - right, np.asarray(shift), close(right)) else None
 
 
 def _reordered(own: Array, right: Array) -> str | None:
@@ -103,17 +110,17 @@ def _order(own: Array, right: Array, axis: int) -> list[int] | None:
     if a.size * len(b) > _MOST_COMPARED:
         return None
     order = np.abs(a[:, None] - b[None]).max(axis=2).argmin(axis=1)
-    fits = len(set(order)) == len(b) and _same(a, b[order], _close(right))
+    fits = len(set(order)) == len(b) and _same(a, b[order], close(right))
     return [int(n) for n in order] if fits else None
 
 
 def _shuffled(own: Array, right: Array) -> str | None:
-    same = _same(np.sort(own.ravel()), np.sort(right.ravel()), _close(right))
+    same = _same(np.sort(own.ravel()), np.sort(right.ravel()), close(right))
     return "the layer's with its entries in another order" if same else None
 
 
 def _other_signs(own: Array, right: Array) -> str | None:
-    return "the layer's with other signs" if _same(np.abs(own), np.abs(right), _close(right)) else None
+    return "the layer's with other signs" if _same(np.abs(own), np.abs(right), close(right)) else None
 
 
 def _scaled_each(own: Array, right: Array) -> str | None:
@@ -121,7 +128,7 @@ def _scaled_each(own: Array, right: Array) -> str | None:
     for axis, what in ((1, "rows"), (0, "columns")) if right.ndim > 1 else ():
         along = (own * right).sum(axis=axis, keepdims=True)
         factor = along / ((right * right).sum(axis=axis, keepdims=True) + 1e-300)
-        if own.shape[axis] > 1 and _same(own, factor * right, _close(right)):
+        if own.shape[axis] > 1 and _same(own, factor * right, close(right)):
             listed = ", ".join(f"{f:.4g}" for f in factor.ravel()[:_MOST_LISTED])
             return f"the layer's with its {what} times {listed}"
     return None
@@ -129,12 +136,12 @@ def _scaled_each(own: Array, right: Array) -> str | None:
 
 def _clipped(own: Array, right: Array) -> str | None:
     low, high = own.min(), own.max()
-    fits = _same(own, np.clip(right, low, high), _close(right))
+    fits = _same(own, np.clip(right, low, high), close(right))
     return f"the layer's clipped to {low:.4g} and {high:.4g}" if fits else None
 
 
 def _quantised(own: Array, right: Array) -> str | None:
-    values = len(np.unique(np.round(own / _close(right))))
+    values = len(np.unique(np.round(own / close(right))))
     return f"of {values} values alone: quantised" if own.size > 8 and 2 * values <= own.size else None
 
 
@@ -158,7 +165,7 @@ _WAYS: tuple[Callable[[Array, Array], str | None], ...] = (
 def _ordered(own: Array, right: Array) -> bool:
     """Whether larger entries (or larger magnitudes) of one are larger in the other, over all or within each row or
     column: each may have been changed by itself."""
-    return any(_monotone(a, b, _close(right)) for a, b in _views(own, right))
+    return any(_monotone(a, b, close(right)) for a, b in _views(own, right))
 
 
 def _views(own: Array, right: Array) -> Iterator[tuple[Array, Array]]:
@@ -168,13 +175,13 @@ def _views(own: Array, right: Array) -> Iterator[tuple[Array, Array]]:
         yield own.T, right.T
 
 
-def _monotone(own: Array, right: Array, close: float) -> bool:
+def _monotone(own: Array, right: Array, within: float) -> bool:
     """That, within each row; of few entries it says nothing."""
     if right.shape[1] <= 3:
         return False
-    return _rising(own, right, close) or _rising(np.abs(own), np.abs(right), close)
+    return _rising(own, right, within) or _rising(np.abs(own), np.abs(right), within)
 
 
-def _rising(own: Array, right: Array, close: float) -> bool:
+def _rising(own: Array, right: Array, within: float) -> bool:
     along = np.take_along_axis(own, np.argsort(right, axis=1), axis=1)
-    return bool(np.all(np.diff(along, axis=1) >= -close))
+    return bool(np.all(np.diff(along, axis=1) >= -within))

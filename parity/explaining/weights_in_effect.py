@@ -8,9 +8,11 @@ import numpy as np
 
 from parity.explaining.answered import Answered, answered
 from parity.explaining.fitted import fitted
-from parity.explaining.made_of import compared, stale
+from parity.explaining.inputs_in_effect import by_inputs
+from parity.explaining.made_of import compared, is_plain, stale
 from parity.explaining.recovered import recover
 from parity.judging.findings import Finding
+from parity.judging.tally import NOTHING_GRANTED, Tolerance
 from parity.mistakes.catalogue import MISTAKES
 from parity.report.data import Cause
 from rnn_scratch.base import Array
@@ -28,9 +30,10 @@ class InEffect:
     lines: _Lines = ()
 
 
-def in_effect(findings: Sequence[Finding]) -> InEffect:
-    """What the candidate's own outputs say of its weights, for one recurrent layer."""
-    layer, questions = findings[0].case.layer, _readable(findings)
+def in_effect(findings: Sequence[Finding], tolerance: Tolerance = NOTHING_GRANTED) -> InEffect:
+    """What the candidate's own outputs say of its weights, for one recurrent layer. tolerance: what the verdicts
+    granted beside rounding."""
+    layer, questions = findings[0].case.layer, _readable(findings, tolerance)
     if not questions or not isinstance(layer, Recurrent):
         return InEffect()
     recovered = recover(layer, questions)
@@ -39,9 +42,9 @@ def in_effect(findings: Sequence[Finding]) -> InEffect:
     return _explaining(layer, questions, recovered.alone, tuple(recovered.lines()))
 
 
-def _readable(findings: Sequence[Finding]) -> list[Answered]:
+def _readable(findings: Sequence[Finding], tolerance: Tolerance) -> list[Answered]:
     """The questions that say anything; none where arrays are missing or of other shapes."""
-    questions = [question for question in answered(findings) if not question.repeats]
+    questions = [question for question in answered(findings, tolerance) if not question.repeats]
     return [] if any(question.finding.wrong for question in questions) else questions
 
 
@@ -75,6 +78,9 @@ def _stale_weights(name: str, largest: float) -> Cause:
 
 def _told(layer: Recurrent, name: str, array: Array, largest: float, lines: _Lines) -> _Lines:
     within = f"with that {name} every answer is within rounding (largest {largest:.2g} radii)"
+    inputs = by_inputs(layer, name, array)
+    if inputs and not _is_made_of_own(layer, name, array):
+        return *lines, inputs, within
     if lines:
         return (*lines, within)
     right = _parts(layer, name, layer.weights[name])
@@ -85,7 +91,14 @@ def _told(layer: Recurrent, name: str, array: Array, largest: float, lines: _Lin
 
 def _is_stale(layer: Recurrent, name: str, array: Array) -> bool:
     right = _parts(layer, name, layer.weights[name])
-    return all(stale(found, right[part]) for part, found in _parts(layer, name, array).items())
+    another = all(stale(found, right[part]) for part, found in _parts(layer, name, array).items())
+    return another and by_inputs(layer, name, array) is None
+
+
+def _is_made_of_own(layer: Recurrent, name: str, array: Array) -> bool:
+    """Whether there is a plainer word for it than a map of the inputs."""
+    right = _parts(layer, name, layer.weights[name])
+    return any(is_plain(found, right[part]) for part, found in _parts(layer, name, array).items())
 
 
 def _parts(layer: Recurrent, name: str, array: Array) -> dict[str, Array]:

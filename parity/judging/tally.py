@@ -31,6 +31,9 @@ class Tolerance:
         return bool(self.atol or self.rtol)
 
 
+NOTHING_GRANTED = Tolerance()
+
+
 @dataclass
 class Tally:
     """How far the candidate is off, in radii and absolutely, over all elements added so far, in the order of time.

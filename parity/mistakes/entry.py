@@ -24,8 +24,8 @@ class Mistake:
     was seen. variants: the wrong Cases for a right one, by what tells one from another ("" where there is one); none
     where the mistake does not apply. hides: why a case that it applies to may not show it. drawn: its wrong values are
     drawn at random, so that a candidate can have made it and yet not have those. mixes_rows: what it makes of one batch
-    row depends on the others. common: whether people make it: orders of gates that no library has are only there to be
-    named.
+    row depends on the others. moot: the ids of those that mean nothing beside it, so that the two are no pair. common:
+    whether people make it: orders of gates that no library has are only there to be named.
     """
 
     id: str
@@ -36,6 +36,7 @@ class Mistake:
     hides: Callable[[Case], str | None] = field(default=_nothing, repr=False)
     drawn: bool = False
     mixes_rows: bool = False
+    moot: frozenset[str] = frozenset()
     common: bool = True
 
 
@@ -48,6 +49,7 @@ class _Told(TypedDict, total=False):
     hides: Callable[[Case], str | None]
     drawn: bool
     mixes_rows: bool
+    moot: frozenset[str]
     common: bool
 
 

@@ -163,6 +163,20 @@ FAMILY.enter(
 )
 
 
+def _first_for_last(layer: Recurrent) -> Layer | None:
+    only_last = not layer.return_sequences and not layer.go_backwards
+    return Altered(layer, _first_processed) if only_last else None
+
+
+FAMILY.enter(
+    "first-output-for-last",
+    recurrent(_first_for_last),
+    what="the port returns the output of the first step where Keras returns that of the last",
+    fix="return the output after the last step",
+    hides=one_step,
+)
+
+
 # --- time for batch ---
 
 

@@ -136,7 +136,8 @@ class Cause:
 
     id: of the mistake; "a + b" for two. what: what the port does. fix: what to do about it. detail: which variant.
     largest: the candidate's largest |difference| from the wrong layer, in radii. apart: what would tell this cause from
-    the others that explain the same answers. within: of which cases it is the cause, if not of all.
+    the others that explain the same answers. within: of which cases it is the cause, if not of all. granted: whether
+    more than rounding was granted.
     """
 
     id: str
@@ -147,6 +148,7 @@ class Cause:
     largest: float = 0.0
     apart: str = ""
     within: str = ""
+    granted: bool = False
 
     def __str__(self) -> str:
         return "\n".join(words.cause_lines(self))

@@ -141,8 +141,8 @@ def cause_lines(cause: "Cause") -> list[str]:
     detail = f" ({cause.detail})" if cause.detail else ""
     within = f" in {cause.within}" if cause.within else ""
     return [
-        f"cause{within}: {cause.id}: {cause.what}{detail}. With that changed every element is within rounding "
-        f"(largest {cause.largest:.2g} radii).",
+        f"cause{within}: {cause.id}: {cause.what}{detail}. With that changed every element is within "
+        f"{'what is granted' if cause.granted else 'rounding'} (largest {cause.largest:.2g} radii).",
         f"fix: {cause.fix}.",
     ]
 
