@@ -379,8 +379,15 @@ def test_an_operation_on_which_an_output_depends_is_refused(how, told):
         parity.from_keras(masked_graph(how))
 
 
+def in_training(library):
+    layers = library.layers
+    return functional(library, lambda x: layers.GRU(UNITS)(layers.Dropout(0.5, name="noise")(x, training=True)))
+
+
 L = keras.layers
 REFUSED = {
+    "in_training": (lambda: in_training(keras), r"noise \(Dropout\) is called with training=True"),
+    "in_training_keras2": (lambda: in_training(tf_keras), r"noise \(Dropout\) is called with training=True"),
     "conv": (lambda: model(keras, L.Conv1D(3, 2, name="head"), L.SimpleRNN(UNITS)), r"head \(Conv1D\) is not covered"),
     "conv_keras2": (
         lambda: model(tf_keras, tf_keras.layers.Conv1D(3, 2, name="head"), tf_keras.layers.LSTM(UNITS)),

@@ -63,6 +63,7 @@ def _functional_chain(model: KerasLayer) -> list[KerasLayer]:
     for node, owner in _nodes(model, _reached_as_data(model)):
         if not _is_input(owner):
             _expect_next(model, node, owner, before)
+            _expect_inference(model, node, owner)
             if owner in layers:
                 raise UnsupportedError(f"model {model.name}: {owner.name} is called more than once; expected once")
             layers.append(owner)
@@ -171,6 +172,16 @@ def _expect_next(model: KerasLayer, node: Node, owner: KerasLayer, before: Node)
         raise UnsupportedError(
             f"model {model.name}: {owner.name} ({type(owner).__name__}) takes {len(fed)} inputs or not the one "
             "before it, a branch; expected layers one after another"
+        )
+
+
+def _expect_inference(model: KerasLayer, node: Node, owner: KerasLayer) -> None:
+    """UnsupportedError for a layer that computes as in training whenever the model is called."""
+    given = node.arguments.kwargs if hasattr(node, "arguments") else node.call_kwargs
+    if given.get("training") is True:
+        raise UnsupportedError(
+            f"model {model.name}: {owner.name} ({type(owner).__name__}) is called with training=True; "
+            "expected layers as in inference"
         )
 
 
