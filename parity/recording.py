@@ -7,6 +7,7 @@ from parity import disk
 from parity.candidates.sized import fixed_by
 from parity.cases.beside import WEIGHTS, companions, two_calls
 from parity.cases.case import ANY, Case, Fixed
+from parity.cases.far_out import far_out
 from parity.cases.probes import probes
 from parity.errors import InputError
 from parity.given.case import Inputs
@@ -24,13 +25,14 @@ _EVERYTHING = frozenset({"mask", "initial_state"})
 
 
 def _companions(case: Case, seed: int, fixed: Fixed) -> Iterator[Case]:
-    """Other lengths, batches, masks and states."""
+    """Other lengths, batches, masks and states, and inputs far out."""
     yield from companions(case, _EVERYTHING, seed, fixed)
     for question in companions(case, frozenset({"mask"}), seed, fixed):
         if question.mask is not None:  # from zeros, for candidates that take no state
             yield question
     if case.layer.stateful:
         yield two_calls(case, seed, fixed)
+    yield from far_out(case, _EVERYTHING, seed, fixed)
 
 
 def _probes(case: Case, seed: int, fixed: Fixed = ANY) -> Iterator[Case]:

@@ -10,6 +10,7 @@ from parity.candidates.outputs import Outputs
 from parity.candidates.sized import fixed_by
 from parity.cases.beside import companions, two_calls
 from parity.cases.case import Case
+from parity.cases.far_out import far_out, is_far_out
 from parity.cases.probes import probes
 from parity.checking.asked import Asked, Both, Result
 from parity.checking.case_report import summarize
@@ -106,6 +107,8 @@ class _Asking:
         if case.layer.stateful and case.calls == 1:
             yield two_calls(case, seed, self.fixed)
         yield from probes(case, takes, seed)
+        if self.target.companions:
+            yield from far_out(case, takes, seed, self.fixed)
 
     def _fitted(self, question: Case) -> Case:
         """A probe filled up to the timesteps that the candidate was built for; any other question as it is."""
@@ -165,7 +168,7 @@ class _Asking:
             # what Keras answers to the question once it is filled up is in no file
             both = self._examined(fitted, fitted if self.oracle.callable else question)
             found = both.candidate
-            why = found.open or (found.disputed if beyond else None)
+            why = found.open or (found.disputed if beyond else None) or _untold(found)
         except (CandidateError, OracleError) as error:
             why = str(error)
         if why:
@@ -188,6 +191,13 @@ class _Asking:
     def _kept(self, found: Finding, keras: Finding) -> Both:
         self.asked.cases.append(found.case)
         return Both(disputed(found, keras), keras)
+
+
+def _untold(found: Finding) -> str | None:
+    """Why nobody can tell of a question that was asked far out."""
+    if not is_far_out(found.case) or found.verdict != "INCONCLUSIVE":
+        return None
+    return found.disputed or "nobody can tell that far out"
 
 
 def again(case: Case) -> Case:

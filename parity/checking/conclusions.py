@@ -15,6 +15,8 @@ from parity.candidates.answer import Answer
 from parity.candidates.outputs import Outputs
 from parity.candidates.sized import Sized
 from parity.cases.case import Case
+from parity.cases.far_out import is_far_out
+from parity.cases.reach import Reach, reach
 from parity.checking.asked import Asked, Result, findings_of
 from parity.checking.case_report import describe
 from parity.errors import CandidateError
@@ -37,6 +39,9 @@ from rnn_scratch.models import Model
 
 _BLIND = 2.0
 """Seconds that the search for blind spots may take in any case."""
+
+_REACH_STEPS = 100
+"""Steps of the user's own case of which it is worked out how far they go."""
 
 _CASE_BY_CASE = 4.0
 """Seconds for the causes of single cases of the grid, where nothing explains all of them."""
@@ -276,6 +281,25 @@ def _other_sizes(asked: Asked) -> Iterator[str]:
     else:
         # of a probe each row is a question of its own
         yield f"batches above {max(case.batch for case in asked.cases if not case.rows):,}"
+    yield from _farther(asked)
+
+
+def _farther(asked: Asked) -> Iterator[str]:
+    """Beyond what was asked, where questions were asked as far out as they go: what is clipped there is not seen."""
+    far = [case for case in asked.cases if is_far_out(case)]
+    if not far:
+        return
+    found = Reach()
+    for case in (asked.cases[0].first(_REACH_STEPS), *far):
+        found = found.or_farther(reach(case))
+    told = {"inputs": found.x, "pre-activations": found.z, "cell states": found.c}
+    yield ", ".join(f"{what} beyond {_rounded_down(value)}" for what, value in told.items() if value)
+
+
+def _rounded_down(value: float) -> str:
+    """In two digits, never more than it is."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return f"{math.floor(value / unit) * unit:.2g}" if value < 10 else f"{math.floor(value):,}"
 
 
 def _stateful(case: Case) -> bool:

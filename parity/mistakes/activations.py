@@ -20,7 +20,7 @@ _Other = Callable[[Activation], Activation | None]
 """The wrong activation for a right one; None where there is nothing to get wrong."""
 
 
-def _cell_with(name: str, other: _Other) -> Change:
+def cell_with(name: str, other: _Other) -> Change:
     """Another activation of cells, that of the attribute `name`, in those that have it."""
 
     def change(own: Cell) -> Cell | None:
@@ -85,7 +85,7 @@ def _bare_gate(own: Cell) -> Cell | None:
 FAMILY.enter(
     "activation-missing",
     {
-        "": _cell_with("activation", _to("linear")),
+        "": cell_with("activation", _to("linear")),
         "of what goes into c": cell(_bare_gate),
         "Dense": _layer_with(_to("linear")),
     },
@@ -98,13 +98,13 @@ FAMILY.enter(
 def _wrong_activations() -> dict[str, Change]:
     changes = {}
     for name in ("tanh", "relu", "sigmoid", "hard_sigmoid", "softsign", "elu"):
-        changes[name] = _cell_with("activation", _to(name, never=["linear"]))
+        changes[name] = cell_with("activation", _to(name, never=["linear"]))
     for name in ("tanh", "relu"):
-        changes[f"{name} for linear"] = _cell_with("activation", _to(name, only=["linear"]))
+        changes[f"{name} for linear"] = cell_with("activation", _to(name, only=["linear"]))
     for name in ("tanh", "relu", "sigmoid", "softmax"):
         changes[f"Dense, {name}"] = _layer_with(_to(name))
     for name in ("tanh", "relu", "linear"):
-        changes[f"{name} for the recurrent activation"] = _cell_with("recurrent_activation", _to(name))
+        changes[f"{name} for the recurrent activation"] = cell_with("recurrent_activation", _to(name))
     return changes
 
 
@@ -145,7 +145,7 @@ FAMILY.enter(
     "activation-twice",
     {
         "after the layer": recurrent(_output_twice),
-        "in each step": _cell_with("activation", _twice),
+        "in each step": cell_with("activation", _twice),
     },
     what="the port applies the activation twice",
     fix="apply the activation once, within the step",
@@ -156,7 +156,7 @@ FAMILY.enter(
 # --- approximations: fast functions in use that are far outside rounding ---
 
 
-def _approximation(name: str, f: Callable[[Array], Array], slope: float) -> Activation:
+def approximation(name: str, f: Callable[[Array], Array], slope: float) -> Activation:
     return Activation(name, lambda z, out=None: np.positive(f(z), out), ulps=8, absolute=8, slope=slope)
 
 
@@ -167,12 +167,12 @@ def _rational_tanh(z: Array) -> Array:
 
 _APPROXIMATIONS = {
     "tanh": (
-        _approximation("clip(z, -1, 1)", lambda z: np.clip(z, -1, 1), 1),
-        _approximation("z (27 + z^2) / (27 + 9 z^2), clipped at 3", _rational_tanh, 1),
+        approximation("clip(z, -1, 1)", lambda z: np.clip(z, -1, 1), 1),
+        approximation("z (27 + z^2) / (27 + 9 z^2), clipped at 3", _rational_tanh, 1),
     ),
     "sigmoid": (
-        _approximation("clip(0.25 z + 0.5, 0, 1)", lambda z: np.clip(0.25 * z + 0.5, 0, 1), 0.25),
-        _approximation("0.5 z / (1 + |z|) + 0.5", lambda z: 0.5 * z / (1 + np.abs(z)) + 0.5, 0.5),
+        approximation("clip(0.25 z + 0.5, 0, 1)", lambda z: np.clip(0.25 * z + 0.5, 0, 1), 0.25),
+        approximation("0.5 z / (1 + |z|) + 0.5", lambda z: 0.5 * z / (1 + np.abs(z)) + 0.5, 0.5),
     ),
 }
 
@@ -185,7 +185,7 @@ def _approximate() -> dict[str, Change]:
     for which, told in (("activation", ""), ("recurrent_activation", ", recurrent")):
         for own, several in _APPROXIMATIONS.items():
             for new in several:
-                changes[f"{new.name} for {own}{told}"] = _cell_with(which, instead_of(own, new))
+                changes[f"{new.name} for {own}{told}"] = cell_with(which, instead_of(own, new))
     return changes
 
 
@@ -202,7 +202,7 @@ FAMILY.enter(
 
 
 def _recurrent_activation(name: str, *only: str) -> Change:
-    return _cell_with("recurrent_activation", _to(name, only=only))
+    return cell_with("recurrent_activation", _to(name, only=only))
 
 
 FAMILY.enter(

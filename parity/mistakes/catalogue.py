@@ -5,11 +5,11 @@ wrong Cases would have passed too?) and the harness's own score. To add a mistak
 where its wrong layers stand.
 """
 
-from parity.mistakes import activations, cells, gates, masks, models, precision, states, time, weights
+from parity.mistakes import activations, cells, far_out, gates, masks, models, precision, states, time, weights
 from parity.mistakes.entry import Family, Mistake
 
 FAMILIES: tuple[Family, ...] = tuple(
-    family.FAMILY for family in (weights, gates, activations, cells, time, states, masks, precision, models)
+    family.FAMILY for family in (weights, gates, activations, cells, far_out, time, states, masks, precision, models)
 )
 """In the order in which causes are looked for and named."""
 
