@@ -5,7 +5,6 @@ import functools
 import json
 import logging
 import os
-import signal
 import sys
 import traceback
 import warnings
@@ -15,13 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from parity.errors import InputError, ParityError
+from parity.errors import CandidateError, InputError, ParityError
 from parity.golden import is_golden
 from parity.options import NAMED, OPTIONS, Option, checked
 from parity.report.data import Report
 from parity.report.pages import FORMATS, opened
 from parity.report.provenance import shell_line, unanswered
-from parity.terminal import console, printable, progress
+from parity.terminal import briefly, console, printable, progress, reader_may_go
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,6 +32,8 @@ Options = dict[str, Any]
 
 _WRITTEN = (*FORMATS, "save_failure", "output", "json_path")
 """The options that name a file to write."""
+
+_COMPLETION = "_PARITY_COMPLETE"
 
 _STANDARD_OUTPUT = "parity.standard_output"
 
@@ -134,10 +135,15 @@ _grid_options = _all(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="keras-parity", message="keras-parity %(version)s")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Is a recurrent layer that was taken out of Keras and written again still the same function?"""
+    if context.invoked_subcommand is None:
+        say(context.get_help())
+    elif context.obj and context.invoked_subcommand != "check":  # which has reports to write
+        raise CandidateError(context.obj)
 
 
 # --- parity check ---
@@ -193,6 +199,8 @@ def check(model: str | None, listing: bool, verbose: bool, **options: Any) -> in
     with pages(options) as write, writing(options["save_failure"], "--save-failure") as write_failure:
         quiet()
         try:
+            if lost := click.get_current_context().obj:
+                raise CandidateError(lost)
             report, table = _asking(model)(model, select, options)
             report = replace(report, command=command(), subject=subject(model, options))
         except ParityError as error:
@@ -203,7 +211,7 @@ def check(model: str | None, listing: bool, verbose: bool, **options: Any) -> in
         if report.failure is not None:
             write_failure(packed(Golden((report.failure,))))
     if table is not None:
-        console().print(table)
+        draw(table)
     show(report, verbose)
     return report.exit_status
 
@@ -386,15 +394,21 @@ def show(report: Report, verbose: bool) -> None:
     if verbose:
         from parity import tables
 
-        console().print(tables.of_cases(report))
+        draw(tables.of_cases(report))
         for case in report.cases:
             if case.layers:
-                console().print(tables.of_layers(case))
+                draw(tables.of_layers(case))
     say("\n".join([str(report), *words.worst_lines(report)]))
 
 
 def say(text: object, err: bool = False) -> None:
-    click.echo(printable(text), err=err)
+    with reader_may_go():
+        click.echo(printable(text), err=err)
+
+
+def draw(table: "Table", width: int = 160) -> None:
+    with reader_may_go():
+        console(width).print(table)
 
 
 # --- parity record ---
@@ -456,7 +470,7 @@ def port(model: str, to: str, layout: str | None, output: str | None, seed: int)
     quiet()
     path = output or _free(os.path.splitext(os.path.basename(model))[0] + PORTS[to].suffix)
     made, report, why = parity.port(model, to, path, layout=layout, seed=seed)
-    console(140).print(tables.of_arrays(made.manifest))
+    draw(tables.of_arrays(made.manifest), 140)
     beside = f", {path}.json" if os.path.isfile(path) else ""
     say(f"{path}{beside}: {len(made.data):,} bytes")
     if report is None:
@@ -509,7 +523,7 @@ MOST_LINES = 20
 def show_score(score: "Score") -> None:
     from parity import tables
 
-    console(140).print(tables.of_score(score))
+    draw(tables.of_score(score), 140)
     say(f"largest ratio of a correct evaluation: {score.largest:.3g} radii; {score.seconds:.0f} s")
     told: Mapping[str, list[str]] = {"accused": score.accused, "missed": score.missed, "misnamed": score.misnamed}
     for what, lines in told.items():
@@ -532,22 +546,41 @@ def quiet() -> None:
 
 def main() -> None:
     """The command `parity`: one line on standard error and status 2 for whatever is wrong with the question."""
-    with contextlib.suppress(ValueError):  # not the main thread
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # nothing half written stays behind
+    from parity.supervised import supervised
+
+    sys.exit(supervised(_run))
+
+
+def _run(lost: str) -> int:
+    """The exit status. lost: what became of the process that tried before, "" for the first."""
     try:
-        status = cli.main(standalone_mode=False)
-    except ParityError as error:
-        status = _complain(str(error))
-    except click.ClickException as error:
-        status = _complain(error.format_message())
-    except (click.Abort, KeyboardInterrupt):
-        status = _complain("interrupted")
-    except Exception:  # a defect of ours; Python's own status for it, 1, would say FAIL
-        traceback.print_exc()
-        status = _complain("this is a defect of keras-parity; please report it with the lines above")
-    except BaseException as error:  # a candidate's own
-        status = _complain(f"raised {type(error).__name__}: {error}")
-    sys.exit(status)
+        status = int(cli.main(standalone_mode=False, obj=lost) or 0)
+        with reader_may_go():
+            sys.stdout.flush()
+        return status
+    except BaseException as error:
+        if isinstance(error, SystemExit) and _COMPLETION in os.environ:  # how click ends where a shell asks it
+            return int(error.code or 0)
+        return _complain(_wrong(error))
+
+
+def _wrong(error: BaseException) -> str:
+    """In a line, what was wrong."""
+    match error:
+        case ParityError():
+            return str(error)
+        case click.ClickException():
+            return error.format_message()
+        case click.Abort() | KeyboardInterrupt():
+            return "interrupted"
+        case OSError():
+            return f"{error.filename or 'the system'}: {error.strerror or error}"
+        case MemoryError() | RecursionError():
+            return f"there is not enough memory for this: {briefly(error)}"
+        case Exception():  # a defect of ours; Python's own status for it, 1, would say FAIL
+            traceback.print_exception(error)
+            return "this is a defect of keras-parity; please report it with the lines above"
+    return f"raised {type(error).__name__}: {error}"  # a candidate's own
 
 
 def _complain(message: str) -> int:

@@ -166,10 +166,17 @@ def _umask() -> int:
 def bytes_of(option: str, path: str) -> bytes:
     """What is in the file; InputError, which names the option, where it cannot be read."""
     try:
+        expect_file(path)
         with open(path, "rb") as file:
             return file.read()
     except OSError as error:
-        raise InputError(f"{option}: {path}: cannot be read: {error.strerror}") from None
+        raise InputError(f"{option}: {path}: cannot be read: {error.strerror or error}") from None
+
+
+def expect_file(path: str | os.PathLike[str]) -> None:
+    """OSError for a pipe or a device, which may never end, or never begin."""
+    if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
+        raise OSError("expected a file; it is a pipe or a device")
 
 
 def load_array(option: str, path: str | None) -> Array | None:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from parity.disk import expect_file
 from parity.errors import InputError, ParityError
 from parity.golden import is_golden
 from parity.options import NAMED, check_mistake, checked, expect
@@ -97,11 +98,12 @@ def read(path: str) -> list[Check]:
 
 def _tables(path: str) -> list[dict[str, Any]]:
     try:
+        expect_file(path)
         with open(path, "rb") as file:
             found = tomllib.load(file)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, of an integer's length
         raise InputError(f"{path}: expected TOML: {error}") from None
     expect(found, ["check"], f"{path}: ")
     tables = _listed(found.get("check"))

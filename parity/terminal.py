@@ -1,6 +1,7 @@
 """The terminal: text from anywhere, a layer's name from a stranger's file, as it may be shown; tables and progress."""
 
 import contextlib
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -25,6 +26,17 @@ def briefly(error: BaseException) -> str:
     """What an error is and says, in one line of some 300 characters."""
     text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())  # Keras writes some words in bold
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+
+
+@contextlib.contextmanager
+def reader_may_go() -> Iterator[None]:
+    """A reader of standard output that has gone is no error: what it does not read is dropped."""
+    try:
+        yield
+    except (BrokenPipeError, SystemExit):  # the second is how rich says it
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
 
 
 # --- what rich draws ---

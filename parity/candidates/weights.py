@@ -8,7 +8,7 @@ import numpy as np
 
 from parity.candidates.answer import Answer, as_output
 from parity.cases.case import ANY, Case
-from parity.disk import LARGEST, arrays_in
+from parity.disk import LARGEST, arrays_in, expect_file
 from parity.errors import CandidateError, InputError, ParityError
 from parity.extras import needed
 from parity.ports.layouts import LAYOUTS, Arrays
@@ -61,7 +61,7 @@ def read(path: str) -> tuple[Arrays, str | None]:
     except ParityError:
         raise
     except OSError as error:
-        raise CandidateError(f"--candidate: {path}: cannot be read: {error.strerror}") from None
+        raise CandidateError(f"--candidate: {path}: cannot be read: {error.strerror or error}") from None
     except Exception as error:  # whatever a damaged file makes of the readers
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CandidateError(f"--candidate: {path}: expected weights: {reason[:200]}") from None
@@ -70,6 +70,7 @@ def read(path: str) -> tuple[Arrays, str | None]:
 
 def _read(path: Path) -> tuple[Arrays, Any]:
     """The arrays and the manifest, {} where there is none."""
+    expect_file(path)
     if path.stat().st_size > LARGEST:
         raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
     if path.suffix == ".npz":

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.cases.drawing import named_dtype
-from parity.disk import LARGEST, arrays_in
+from parity.disk import LARGEST, arrays_in, expect_file
 
 Array = NDArray[Any]
 Index = dict[str, Any]
@@ -64,6 +64,7 @@ def opened(path: str, schema: int) -> tuple[Index, dict[str, Array]]:
 
 def _unsealed(path: str) -> bytes:
     """The bytes of a file whose digest fits. That says nothing of who wrote it: a digest is easily made."""
+    expect_file(path)
     if os.path.getsize(path) > LARGEST:
         raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
     data = Path(path).read_bytes()

@@ -31,6 +31,10 @@ def load_model(path: str) -> Any:
 
 def _expect_saved(file: Path, path: str) -> None:
     """ModelError, with the path as the user gave it, for what cannot be a saved model."""
+    if file.is_dir():
+        raise ModelError(f"{path}: {_folder(file)}")
+    if file.exists() and not file.is_file():
+        raise ModelError(f"{path}: expected a file; it is a pipe or a device")
     if not file.is_file():
         raise ModelError(f"{path}: no such file")
     if file.stat().st_size == 0:
@@ -39,6 +43,16 @@ def _expect_saved(file: Path, path: str) -> None:
         raise ModelError(f"{path}: not a Keras file, or cut short (a .keras file is a zip archive)")
     if file.suffix not in (".keras", ".h5", ".hdf5"):
         raise ModelError(f"{path}: expected a model saved by Keras (.keras or .h5)")
+
+
+def _folder(folder: Path) -> str:
+    """What a folder is, and what to give in its place."""
+    if (folder / "saved_model.pb").exists():
+        return (
+            "a SavedModel folder, a graph without its layers; expected the model as Keras saves it (.keras or .h5): "
+            "model.save('model.keras')"
+        )
+    return "expected a model saved by Keras (.keras or .h5); it is a folder"
 
 
 def saved_by(file: Path) -> str:
