@@ -106,12 +106,20 @@ class Function:
     def __init__(self, function: Callable[..., Any], names: Parameters) -> None:
         self.call = Call(function, names, Layer.input_names)
         self.takes = self.call.takes
+        self.by_row = False
+        """Whether it is a function of one sequence, called with one row after another, without the batch axis."""
+
+    def of_one_sequence(self) -> "Function":
+        """The same function, called so."""
+        twin = copy.copy(self)
+        twin.by_row = True
+        return twin
 
     def ask(self, case: Case) -> Answer:
         return self._ask(case, self._arguments(case))
 
     def converse(self, case: Case) -> list[Answer]:
-        if "layer" in self.takes:
+        if "layer" in self.takes and not self.by_row:
             return self._with_one_layer(case)
         if "initial_state" in self.takes and _returns_state(case.layer):
             return self._handing_on(case)
@@ -146,16 +154,44 @@ class Function:
     def _ask(self, case: Case, given: Mapping[str, Any]) -> Answer:
         inputs = {name: x.copy() for name, x in case.inputs.items()}
         before = {**case.inputs, **copy.deepcopy(dict(given))}
-        result = self.call(inputs, given)
+        result = self._row_by_row(case, inputs, given) if self.by_row else self.call(inputs, given)
         named = shown(case, result) if isinstance(result, Mapping) else Shown(result, {}, {})
         notes = tuple(_changes({**inputs, **given}, before))
         return Answer(_outputs(case, named.last), layers=named.layers, sequences=named.sequences, notes=notes)
+
+    def _row_by_row(self, case: Case, inputs: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
+        rows = [self.call(_row(inputs, n), _row(given, n)) for n in range(case.batch)]
+        try:
+            return _stacked(rows, len(case.output_shapes) > 1)
+        except (KeyError, IndexError, ValueError) as error:
+            raise CandidateError(f"candidate: what it returned for single sequences is not alike: {error}") from None
 
     def _arguments(self, case: Case) -> dict[str, Any]:
         states = case.initial_state
         state = states[0] if states is not None and len(states) == 1 else states
         everything = {"layer": case.layer, "mask": case.mask, "initial_state": state}
         return {name: copy.deepcopy(everything[name]) for name in ASKABLE if name in self.takes}
+
+
+def _row(given: Mapping[str, Any], n: int) -> dict[str, Any]:
+    """One row of every array."""
+    return {name: _row_of(value, n) for name, value in given.items()}
+
+
+def _row_of(value: Any, n: int) -> Any:
+    if isinstance(value, tuple):
+        return tuple(array[n] for array in value)
+    return value[n] if isinstance(value, np.ndarray) else value
+
+
+def _stacked(rows: list[Any], several: bool) -> Any:
+    """What was returned for each row as it would have been for all of them. several: whether a list is of arrays."""
+    first = rows[0]
+    if isinstance(first, Mapping):
+        return {name: _stacked([row[name] for row in rows], several) for name in first}
+    if isinstance(first, tuple) or (several and isinstance(first, list)):
+        return tuple(_stacked([row[n] for row in rows], False) for n in range(len(first)))
+    return np.stack([as_output(row) for row in rows])
 
 
 def _changes(after: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[str]:

@@ -86,22 +86,25 @@ def _parts(case: Case, size: int) -> Iterator[Case]:
 
 def joined(answers: Sequence[Answer], batch: int, size: int) -> Answer:
     """The answers to so many rows each as one, up to the last row of the batch."""
-    first, *_ = answers
     if size == batch:
-        return first
+        return answers[0]
     try:
-        outputs = [_whole(arrays, batch, size) for arrays in zip(*map(_outputs, answers), strict=True)]
-        sequences = [answer.sequence for answer in answers if answer.sequence is not None]
-        return replace(
-            first,
-            outputs=None if first.outputs is None else tuple(outputs),
-            sequence=_whole(sequences, batch, size) if sequences else None,
-            layers=_named([answer.layers for answer in answers], batch, size),
-            sequences=_named([answer.sequences for answer in answers], batch, size),
-            notes=tuple(dict.fromkeys(note for answer in answers for note in answer.notes)),
-        )
+        return _joined(answers, batch, size)
     except (KeyError, ValueError) as error:
         raise CandidateError(f"candidate: its answers to {size} rows at a time are not alike: {error}") from None
+
+
+def _joined(answers: Sequence[Answer], batch: int, size: int) -> Answer:
+    outputs = [_whole(arrays, batch, size) for arrays in zip(*map(_outputs, answers), strict=True)]
+    sequences = [answer.sequence for answer in answers if answer.sequence is not None]
+    return replace(
+        answers[0],
+        outputs=None if answers[0].outputs is None else tuple(outputs),
+        sequence=_whole(sequences, batch, size) if sequences else None,
+        layers=_named([answer.layers for answer in answers], batch, size),
+        sequences=_named([answer.sequences for answer in answers], batch, size),
+        notes=tuple(dict.fromkeys(note for answer in answers for note in answer.notes)),
+    )
 
 
 def _outputs(answer: Answer) -> Sequence[Array]:

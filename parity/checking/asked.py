@@ -32,9 +32,10 @@ class Result(NamedTuple):
 class Asked:
     """A candidate's questions and what became of them, over one or many targets.
 
-    kept: the cause, where the candidate was seen to keep a state that nobody reset. unsteady: what it does, where its
-    answers hang on the calls before. cases: the questions that were judged. skipped: how many cases were left out, by
-    what the candidate takes no parameter for. refused: the questions of ours that could not be put, by why.
+    kept: the cause, where the candidate was seen to keep a state that nobody reset. goes_on: whether each of its calls
+    goes on from the last, as those of a stateful layer do, and nobody can make it start again. unsteady: what it does,
+    where its answers hang on the calls before. cases: the questions that were judged. skipped: how many cases were left
+    out, by what the candidate takes no parameter for. refused: the questions of ours that could not be put, by why.
     """
 
     candidate: Candidate
@@ -42,10 +43,16 @@ class Asked:
     began: float = field(default_factory=time.thread_time)
     kept: Cause | None = None
     unsteady: str | None = None
+    goes_on: bool = False
     cases: list[Case] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
     refused: dict[str, list[str]] = field(default_factory=dict)
+
+    def start_again(self, candidate: Candidate) -> None:
+        """With the candidate called in another way: what came before says nothing of it."""
+        self.candidate, self.kept, self.unsteady, self.goes_on = candidate, None, None, False
+        self.cases.clear()
 
     def skips(self, case: Case, own: Case | None = None) -> bool:
         """Whether the candidate has no parameter for something in the case, or, if it cannot be given weights, the case
@@ -69,7 +76,7 @@ class Asked:
     @property
     def steady(self) -> bool:
         """Whether later answers can be told from: they do not hang on the calls before."""
-        return not (self.kept or self.unsteady)
+        return not (self.kept or self.unsteady or self.goes_on)
 
     @property
     def findings(self) -> list[Finding]:

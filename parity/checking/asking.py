@@ -1,13 +1,15 @@
 """Asking: what is put to a candidate and to the oracle, in which order, and what follows the first question."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
 from parity.candidates.answer import Answer
+from parity.candidates.objects import Object, by_row, keeps_unasked
 from parity.candidates.outputs import Outputs
-from parity.candidates.sized import fixed_by
+from parity.candidates.sized import fixed_by, within
 from parity.cases.beside import companions, two_calls
 from parity.cases.case import Case
 from parity.cases.far_out import far_out, is_far_out
@@ -18,11 +20,15 @@ from parity.checking.conclusions import compatible, disputed, distance, kept_sta
 from parity.errors import CandidateError, OracleError
 from parity.given.target import Target
 from parity.judging.findings import Finding
-from parity.judging.judge import examine, judge_answer
+from parity.judging.judge import examine, judge_answer, rejudge
 from parity.judging.query import Asker
 from parity.judging.tally import Tolerance
 from parity.mistakes.changes import state_kept
 from parity.report.data import CaseReport
+
+_GOES_ON = "it keeps its state: name its class, or a function that makes it, or give it a method reset_state()"
+
+_ONE_SEQUENCE = "the candidate is a function of one sequence (timesteps, input_dim): it was asked row by row"
 
 _AGAIN_STEPS = 1000
 """Longer cases are not asked a second time; their first steps are."""
@@ -45,9 +51,12 @@ class _Asking:
 
     def all(self) -> CaseReport:
         beside = self._beside()
-        found = self._twice(self.target.case)
+        found = self._first()
         padded = []
         for question in beside:
+            if self.asked.goes_on:
+                self.asked.refuse(self._name(question), _GOES_ON)
+                continue
             if not self.asked.steady:
                 break  # every later answer hangs on the calls before it
             both = self._put(question)
@@ -118,19 +127,84 @@ class _Asking:
 
     # --- putting them ---
 
+    def _first(self) -> list[Both]:
+        """The case; where the candidate fails on the batch, it may be a function of one sequence."""
+        try:
+            found = self._twice(self.target.case)
+        except CandidateError:
+            if not self._takes_one_sequence(raised=True):
+                raise
+        else:
+            first = found[0].candidate
+            if first.verdict != "FAIL" or not self._takes_one_sequence(raised=first.wrong is not None):
+                return found
+        self.asked.start_again(self.candidate)
+        found = self._twice(self.target.case)
+        found[0].candidate.notes.append(_ONE_SEQUENCE)
+        return found
+
+    def _takes_one_sequence(self, raised: bool) -> bool:
+        """Whether it is right on single rows without the batch axis; where it cannot take a batch, whether it takes
+        them at all. Then it is asked so from here on."""
+        single, case = by_row(self.candidate), self.target.case
+        if single is None or not self.candidate.callable or case.layer.stateful:
+            return False
+        try:
+            found = judge_answer(case, single.ask(case), self.tolerance)
+        except CandidateError:
+            return False
+        if found.verdict == "FAIL" and (found.wrong or not raised):
+            return False
+        self.candidate = single
+        return True
+
     def _twice(self, case: Case) -> list[Both]:
         """The case, and the case again: at once, before anything else has been asked."""
         repeatable = self.candidate.callable
         answer = self.candidate.ask(case)
         second = self.candidate.ask(case) if repeatable and case.timesteps <= _AGAIN_STEPS else None
+        if second is not None and self._goes_on(case, answer, second):
+            return self._in_sequence(case, answer, second)
         first = self._beside_keras(case, answer, case)
         if second is not None:
+            first.candidate.notes.extend(self._keeps(case, first.candidate))
             found = self._once_more(case, first.candidate, second)
             return [first, Both(found, Finding(found.case))]
         if repeatable and self.oracle.callable:
             start = case.first(_AGAIN_STEPS)
             return [first, self._examined(start, start)]
         return [first]
+
+    def _goes_on(self, case: Case, answer: Answer, second: Answer) -> bool:
+        """Whether a second call is to be held against the second call of a stateful layer, and cannot be made to start
+        again: of an object that may keep a state, or of a function that answers otherwise."""
+        if not case.layer.stateful or self.candidate.takes & {"layer", "initial_state"}:
+            return False
+        if keeps_unasked(self.candidate):
+            return True
+        first = judge_answer(case, answer, self.tolerance)
+        return distance(returned(answer), returned(second)) > 2 * first.tally.widest
+
+    def _in_sequence(self, case: Case, answer: Answer, second: Answer) -> list[Both]:
+        """The question, and the same inputs once more, the state kept."""
+        self.asked.goes_on = True
+        calls = case.twice(id=f"{case.id} / called again, the state kept")
+        found = rejudge(calls, (answer, second), self.tolerance)
+        # what Keras answers to that is in no file, and with a mask it is not asked
+        asks_keras = self.oracle.callable and case.mask is None
+        keras = examine(self.oracle, calls, Tolerance()) if asks_keras else Finding(calls)
+        first = judge_answer(case, answer, self.tolerance)
+        return [self._kept(first, examine(self.oracle, case, Tolerance())), self._kept(found, keras)]
+
+    def _keeps(self, case: Case, first: Finding) -> Iterator[str]:
+        """What is told of an object that was made anew for each question, where that was needed."""
+        own = within(self.candidate)
+        if case.layer.stateful or not isinstance(own, Object) or own.renew is None:
+            return
+        with contextlib.suppress(CandidateError):
+            answers = own.ask(case), own.ask_on(case)
+            if distance(*map(returned, answers)) > 2 * first.tally.widest:
+                yield f"it keeps its state between calls, which the layer does not: {own.how} before each sequence"
 
     def _once_more(self, case: Case, first: Finding, answer: Answer) -> Finding:
         """The second answer to the same question, judged as the first was; with it, two calls one after another."""

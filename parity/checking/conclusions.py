@@ -37,6 +37,11 @@ from parity.rounding.arithmetic import NARROWER
 from rnn_scratch.base import Array, Layer
 from rnn_scratch.models import Model
 
+_RENEWED = (
+    "where it is an object: name its class, or a function that makes it, or give it a method reset_state(), and it "
+    "starts again for each question"
+)
+
 _BLIND = 2.0
 """Seconds that the search for blind spots may take in any case."""
 
@@ -141,6 +146,7 @@ def _diagnosed(report: Report, asked: Asked) -> Report:
             continue
         if asked.kept is not None:
             causes.append(asked.kept)
+            known.append(_RENEWED)
             continue
         known += [asked.unsteady] if asked.unsteady else []
         explained, lines = _explained(results, findings, asked.settings)
@@ -223,7 +229,7 @@ def _smallest(asked: Asked) -> Case | None:
     failed = [f.case for f in asked.findings if f.verdict == "FAIL" and f.case.calls == 1]
     if not failed:
         return None
-    if not asked.candidate.callable:
+    if not asked.candidate.callable or asked.goes_on:
         return failed[0]
     return shrink(asked.candidate, min(failed, key=_size), asked.settings.tolerance)
 

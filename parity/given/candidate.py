@@ -1,8 +1,10 @@
 """What a candidate argument is: a function, a module, a file, a command; each its own kind of candidate."""
 
 import difflib
+import functools
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -15,6 +17,7 @@ from parity.adapters.keras.oracle import Installed
 from parity.candidates.answer import Candidate
 from parity.candidates.functions import Function, StepFunction, parameters, scratch
 from parity.candidates.graphs import Graph
+from parity.candidates.objects import Object, is_factory, made_by, reset_of, resetting
 from parity.candidates.outputs import Outputs
 from parity.candidates.processes import SECONDS
 from parity.candidates.programs import Program
@@ -34,7 +37,8 @@ _FILES: Mapping[str, Callable[[str, float], Candidate]] = {
 
 def as_candidate(value: Any, seconds: float | None = None) -> Candidate:
     """What the argument is: a function `f(x[, layer][, mask][, initial_state])`, a step function
-    `step(x_t, state[, layer])`, a torch.nn.Module, outputs; or what `--candidate` names: `FILE.py:NAME`, `cmd:...`, an
+    `step(x_t, state[, layer])`, a torch.nn.Module, outputs; a class, or a function without arguments, that makes one of
+    them for each question; or what `--candidate` names: `FILE.py:NAME`, `cmd:...`, an
     .onnx or .tflite file, weights in an .npz or .safetensors file. seconds: how long a program or graph may take for
     one question."""
     if isinstance(value, str | os.PathLike):
@@ -42,17 +46,27 @@ def as_candidate(value: Any, seconds: float | None = None) -> Candidate:
     if hasattr(value, "ask") and hasattr(value, "converse"):
         made: Candidate = value
         return made
-    if isinstance(value, type):
-        raise CandidateError(
-            f"candidate: expected a function or an object; {value.__name__} is a class: make one of it"
-        )
+    if is_factory(value):
+        return made_by(value, as_candidate)
     # a module can be called as well: it comes before functions
-    if torch.is_module(value):
-        return torch.Module(value)
     if not callable(value):
         return Outputs(value)
+    candidate = torch.Module(value) if torch.is_module(value) else _function(value)
+    return _with_a_state(value, candidate)
+
+
+def _function(value: Callable[..., Any]) -> Candidate:
     names = parameters(value)
     return StepFunction(value, names) if "state" in names else Function(value, names)
+
+
+def _with_a_state(value: Any, candidate: Candidate) -> Candidate:
+    """The candidate that it is, as an object where it is one, or a method of one, which may keep a state."""
+    owner = value.__self__ if inspect.ismethod(value) else value
+    if isinstance(candidate, StepFunction) or isinstance(owner, type | FunctionType | functools.partial):
+        return candidate
+    name = reset_of(owner)
+    return Object(candidate, None) if name is None else resetting(owner, name, candidate)
 
 
 def candidate_of_file(value: Any, golden: Golden, seconds: float | None) -> Candidate:
