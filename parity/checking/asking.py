@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from parity.candidates.answer import Answer
+from parity.candidates.answer import Answer, Candidate
 from parity.candidates.objects import Object, by_row, keeps_unasked
 from parity.candidates.outputs import Outputs
 from parity.candidates.sized import fixed_by, within
@@ -149,14 +149,19 @@ class _Asking:
         single, case = by_row(self.candidate), self.target.case
         if single is None or not self.candidate.callable or case.layer.stateful:
             return False
-        try:
-            found = judge_answer(case, single.ask(case), self.tolerance)
-        except CandidateError:
+        found, batched = self._tried(single, case), self._tried(self.candidate, case.first(min(3, case.timesteps)))
+        if found is None or (found.verdict == "FAIL" and (found.wrong or not raised)):
             return False
-        if found.verdict == "FAIL" and (found.wrong or not raised):
-            return False
+        if batched is not None and batched.verdict != "FAIL":
+            return False  # it takes batches, of short sequences at least
         self.candidate = single
         return True
+
+    def _tried(self, candidate: Candidate, case: Case) -> Finding | None:
+        """What it answers, judged; None where it raises."""
+        with contextlib.suppress(CandidateError):
+            return judge_answer(case, candidate.ask(case), self.tolerance)
+        return None
 
     def _twice(self, case: Case) -> list[Both]:
         """The case, and the case again: at once, before anything else has been asked."""
