@@ -76,13 +76,18 @@ def check(
         seed=seed, atol=atol, rtol=rtol, strict=strict, only_mistake=only_mistake, timeout=timeout, fixed=fixed
     )
     inputs = Inputs(x, input_shape, mask, initial_state)
-    asked = as_candidate(candidate, settings.timeout)
     if is_golden(keras_layer):
         path = os.fspath(keras_layer)
         for name in inputs.given:
             raise InputError(f"{name}: {path} has its own inputs; expected none beside it")
-        return _check_golden(asked, load(path), settings)
+        golden = load(path)
+        return _check_golden(as_candidate(candidate, settings.timeout), golden, settings)
     keras_layer = making.loaded(keras_layer)
+    try:
+        asked = as_candidate(candidate, settings.timeout)
+    except ParityError:
+        making.of_layer(keras_layer, inputs, settings.seed)  # what is wrong with the model is said first
+        raise
     if not asked.callable and x is None:
         raise InputError("x: expected the inputs that the outputs were computed from; received none")
     target = making.of_layer(keras_layer, inputs, settings.seed, asked.fixed, settings.fixed)

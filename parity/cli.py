@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -43,6 +43,47 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 # --- options ---
 
 
+def _values(known: Callable[[], Iterable[str]]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """What a shell completes to: of names with commas between them the last one."""
+
+    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{name}" for name in known() if name.startswith(last)]
+
+    return complete
+
+
+def _layers() -> Iterable[str]:
+    from parity.cases.grid import AXES
+
+    return [str(kind) for kind in AXES["layer"]]
+
+
+def _ports() -> Iterable[str]:
+    from parity.ports.formats import FORMATS as PORTS
+
+    return PORTS
+
+
+def _layouts() -> Iterable[str]:
+    from parity.ports.layouts import LAYOUTS
+
+    return LAYOUTS
+
+
+def _mistakes() -> Iterable[str]:
+    from parity.mistakes.catalogue import MISTAKES
+
+    return MISTAKES
+
+
+_COMPLETED = {"only_mistake": _values(_mistakes)}
+"""The options that mean the same everywhere and have values with names."""
+
+_FILE = click.Path()
+"""A text, which a shell completes as a file."""
+
+
 def _several(element: Callable[[str], Any], expected: str) -> Callable[..., Any]:
     """A callback that reads `1,8` as (1, 8), each part by `element`."""
 
@@ -75,7 +116,7 @@ def _output(context: click.Context, parameter: click.Parameter, value: str | Non
     return path
 
 
-_file_option = functools.partial(click.option, metavar="FILE", callback=_output)
+_file_option = functools.partial(click.option, metavar="FILE", type=_FILE, callback=_output)
 """An option that names a file to write."""
 
 
@@ -94,6 +135,8 @@ def _common(option: Option) -> Callable[[Command], Command]:
     """One of the options that mean the same everywhere."""
     kind = str if option.kind is tuple else option.kind
     settings: dict[str, Any] = {"is_flag": True} if kind is bool else {"type": kind}
+    if option.name in _COMPLETED:
+        settings["shell_complete"] = _COMPLETED[option.name]
     if option.metavar:
         settings["metavar"] = option.metavar
     shown = option.kind is int
@@ -108,11 +151,11 @@ def _seed(what: str) -> Callable[[Command], Command]:
 _common_options = _all(*map(_common, OPTIONS))
 _page_options = _all(*(_file_option(f"--{form.name}", help=form.help) for form in FORMATS.values()))
 _inputs_option = click.option(
-    "--inputs", metavar="X.npy", help="Inputs (batch, timesteps, input_dim); drawn if not given."
+    "--inputs", metavar="X.npy", type=_FILE, help="Inputs (batch, timesteps, input_dim); drawn if not given."
 )
 _beside_inputs = _all(
-    click.option("--mask", metavar="M.npy", help="Mask (batch, timesteps), true where a step counts."),
-    click.option("--initial-state", metavar="S.npy", help="Initial state (batch, units)."),
+    click.option("--mask", metavar="M.npy", type=_FILE, help="Mask (batch, timesteps), true where a step counts."),
+    click.option("--initial-state", metavar="S.npy", type=_FILE, help="Initial state (batch, units)."),
     click.option(
         "--input-shape", callback=_INTEGERS, metavar="[B,]T,D", help="([batch,] timesteps, input_dim) of drawn inputs."
     ),
@@ -121,6 +164,7 @@ _grid_options = _all(
     click.option(
         "--layer",
         callback=_NAMES,
+        shell_complete=_values(_layers),
         help="Of the grid: simple_rnn, lstm, gru, bidirectional, stack; all, or simple_rnn if a candidate is given.",
     ),
     click.option("--batch", callback=_INTEGERS, help="... these batch sizes."),
@@ -150,17 +194,19 @@ def cli(context: click.Context) -> None:
 
 
 @cli.command()
-@click.argument("model", required=False)
+@click.argument("model", required=False, type=_FILE)
 @click.option(
     "--candidate",
     metavar="WHAT",
-    help="What is judged: FILE.py:NAME, MODEL.onnx, MODEL.tflite, 'cmd:PROGRAM {inputs} {outputs}', or WEIGHTS.npz or "
-    ".safetensors in one of the layouts; if not given, rnn_scratch itself, or for a golden file the Keras here.",
+    type=_FILE,
+    help="What is judged: FILE.py:NAME, MODEL.onnx, MODEL.tflite, 'cmd:PROGRAM {inputs} {outputs}', or WEIGHTS.npz, "
+    ".safetensors or .pt in one of the layouts; if not given, rnn_scratch itself, or for a golden file the Keras here.",
 )
 @_inputs_option
 @click.option(
     "--outputs",
     metavar="Y.npy",
+    type=_FILE,
     help="Outputs computed elsewhere from --inputs, instead of a candidate; from a golden file's inputs (`0/x` in it), "
     "or an .npz of them by the numbers of its cases.",
 )
@@ -415,7 +461,7 @@ def draw(table: "Table", width: int = 160) -> None:
 
 
 @cli.command()
-@click.argument("model")
+@click.argument("model", type=_FILE)
 @click.option("-o", "--output", required=True, metavar="GOLDEN.npz", callback=_output, help="The file to write.")
 @_inputs_option
 @_beside_inputs
@@ -448,10 +494,15 @@ def record(model: str, output: str, **options: Any) -> int:
 
 
 @cli.command()
-@click.argument("model")
-@click.option("--to", required=True, metavar="FORMAT", help="npz, safetensors, torch, onnx or c.")
+@click.argument("model", type=_FILE)
 @click.option(
-    "--layout", metavar="NAME", help="Of npz and safetensors: notebook (if not given), keras, torch, onnx, tflite."
+    "--to", required=True, metavar="FORMAT", shell_complete=_values(_ports), help="npz, safetensors, torch, onnx or c."
+)
+@click.option(
+    "--layout",
+    metavar="NAME",
+    shell_complete=_values(_layouts),
+    help="Of npz and safetensors: notebook (if not given), keras, torch, onnx, tflite.",
 )
 @_file_option("-o", "--output", help="The file to write; the model's name with the format's suffix.")
 @_seed("Of the check's inputs.")
@@ -492,7 +543,12 @@ def _free(path: str) -> str:
 
 @cli.command()
 @_file_option("--json", "json_path", help="Write the figures there as JSON.")
-@click.option("--layer", callback=_NAMES, help="... of these layers: simple_rnn, lstm, gru, bidirectional, stack.")
+@click.option(
+    "--layer",
+    callback=_NAMES,
+    shell_complete=_values(_layers),
+    help="... of these layers: simple_rnn, lstm, gru, bidirectional, stack.",
+)
 @click.option("--case", "only", metavar="PATTERN", help="... the cases whose id matches, as `*-seq-*` does.")
 @click.option("--draws", type=click.IntRange(min=1), default=100, show_default=True, help="Single weights, and pairs.")
 def score(json_path: str | None, layer: tuple[str, ...] | None, only: str | None, draws: int) -> int:

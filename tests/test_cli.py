@@ -82,6 +82,8 @@ def files(tmp_path_factory):
     (folder / "empty.npy").touch()
     (folder / "cut.npy").write_bytes((folder / "x.npy").read_bytes()[:200])
     (folder / "mine.py").write_text(MINE)
+    (folder / "program").write_text("#!/bin/sh")
+    (folder / "program").chmod(0o755)
     (folder / "broken.py").write_text("def f(:\n")
     (folder / "imports.py").write_text("import no_such_module\n")
     return folder
@@ -184,6 +186,9 @@ ERRORS = {
     "a candidate file that is missing": ((SEQUENCE, "--candidate", "no.py:f"), "no file no.py"),
     "a name that is missing": ((SEQUENCE, "--candidate", "mine.py:forwrad"), "did you mean forward?"),
     "a candidate without a name": ((SEQUENCE, "--candidate", "mine.py"), "expected FILE.py:NAME"),
+    "a notebook": ((SEQUENCE, "--candidate", "a.ipynb:f"), "is a notebook: make a file of it"),
+    "a program without cmd:": ((SEQUENCE, "--candidate", "./program"), "expected 'cmd:./program {inputs} {outputs}'"),
+    "a bad model and a bad name": (("dense.keras", "--candidate", "mine.py:forwrad"), "it has dense"),
     "a candidate that is no function": ((SEQUENCE, "--candidate", "mine.py:number"), "is a int"),
     "a syntax error": ((SEQUENCE, "--candidate", "broken.py:f"), "SyntaxError"),
     "an import that fails": ((SEQUENCE, "--candidate", "imports.py:f"), "ModuleNotFoundError"),

@@ -9,9 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+from click.shell_completion import ShellComplete
 from zoo import make_layer
 
 import parity
+from parity import cli
 
 ROOT = Path(__file__).parent.parent
 MINE = """
@@ -118,6 +120,30 @@ def test_what_the_shell_is_told(folder):
     script = "import sys; sys.argv[0] = 'parity'; from parity.cli import main; main()"
     status, out, _ = shell(folder, f'_PARITY_COMPLETE=bash_source "$PYTHON" -c "{script}"')
     assert (status, "_PARITY_COMPLETE=bash_complete" in out) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "among"),
+    [
+        ("check --layer l", "lstm"),
+        ("check --layer gru,si", "gru,simple_rnn"),
+        ("check --only-mistake gate-order-", "gate-order-icfo"),
+        ("port m.keras --to o", "onnx"),
+        ("port m.keras --layout kera", "keras"),
+        ("score --layer st", "stack"),
+    ],
+)
+def test_values_are_completed(words, among):
+    complete = ShellComplete(cli.cli, {}, "parity", "_PARITY_COMPLETE")
+    *before, incomplete = words.split()
+    assert among in [item.value for item in complete.get_completions(before, incomplete)]
+
+
+@pytest.mark.parametrize("words", ["check m", "check --candidate m", "check --json m", "record m", "port x -o m"])
+def test_files_are_completed(words):
+    complete = ShellComplete(cli.cli, {}, "parity", "_PARITY_COMPLETE")
+    *before, incomplete = words.split()
+    assert [item.type for item in complete.get_completions(before, incomplete)] == ["file"]
 
 
 @pytest.mark.parametrize(

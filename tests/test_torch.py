@@ -8,6 +8,7 @@ import parity
 from parity.errors import CandidateError
 from parity.given.candidate import as_candidate
 from parity.ports.layouts import LAYOUTS, pack
+from parity.ports.packing import packed
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -138,3 +139,16 @@ def test_what_a_module_raises_is_that_of_the_first_try(layer, rnn):
 def test_a_class_that_needs_arguments_is_no_candidate(rnn):
     with pytest.raises(CandidateError, match=r"Stacked\(\) raised TypeError.*make an object of it"):
         as_candidate(Stacked)
+
+
+def test_a_file_of_a_state_dict(tmp_path, layer):
+    arrays = {name: torch.tensor(array) for name, array in packed(parity.from_keras(layer), LAYOUTS["torch"]).items()}
+    for name, saved in {"a.pt": arrays, "b.pth": {"state_dict": arrays, "epoch": 3}}.items():
+        torch.save(saved, tmp_path / name)
+        assert parity.check(str(tmp_path / name), layer, input_shape=(7, 5)).verdict == "PASS"
+    first = next(iter(arrays))
+    torch.save({**arrays, first: arrays[first] + 1}, tmp_path / "wrong.pt")
+    assert parity.check(str(tmp_path / "wrong.pt"), layer, input_shape=(7, 5)).verdict == "FAIL"
+    torch.save(torch.nn.RNN(2, 3), tmp_path / "module.pt")
+    with pytest.raises(parity.CandidateError, match="it holds more than weights"):
+        parity.check(str(tmp_path / "module.pt"), layer)

@@ -1,6 +1,7 @@
-"""PyTorch modules as candidates. The only place that imports torch to judge one."""
+"""PyTorch modules, and files of their weights, as candidates. The only place that imports torch to judge one."""
 
 import inspect
+import pickle
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -8,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from parity.adapters.keras.library import to_numpy
 from parity.candidates.answer import Answer, as_output, shown
 from parity.cases.case import ANY, Case
 from parity.errors import CandidateError
+from parity.extras import needed
 from parity.terminal import briefly
 from rnn_scratch.base import Array
 
@@ -26,6 +29,21 @@ def is_module(value: object) -> bool:
     """Whether it is a torch.nn.Module; without torch there is none."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.nn.Module)
+
+
+def state_dict(path: str) -> dict[str, Array]:
+    """The arrays in a file of `torch.save(module.state_dict(), path)`, of which nothing but weights is unpickled.
+    ValueError for any other object."""
+    library = needed("torch", "a .pt file", "torch")
+    try:
+        found = library.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError("it holds more than weights; save them alone: torch.save(module.state_dict(), path)") from None
+    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):  # a training checkpoint
+        found = found["state_dict"]
+    if not (isinstance(found, Mapping) and found and all(map(library.is_tensor, found.values()))):
+        raise ValueError(f"expected a state dict; it holds a {type(found).__name__}")
+    return {str(name): to_numpy(value) for name, value in found.items()}
 
 
 class Module:

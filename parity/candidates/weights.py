@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.adapters import torch
 from parity.candidates.answer import Answer, as_output
 from parity.cases.case import ANY, Case
 from parity.disk import LARGEST, arrays_in, expect_file
@@ -54,8 +55,8 @@ def _outputs_of(model: Model, case: Case) -> Answer:
 
 
 def read(path: str) -> tuple[Arrays, str | None]:
-    """The arrays of an .npz or .safetensors file, and the layout that its manifest names. CandidateError for a file
-    that is none."""
+    """The arrays of an .npz, .safetensors or .pt file, and the layout that its manifest names. CandidateError for a
+    file that is none."""
     try:
         arrays, manifest = _read(Path(path))
     except ParityError:
@@ -77,6 +78,8 @@ def _read(path: Path) -> tuple[Arrays, Any]:
         arrays = arrays_in(path.read_bytes())
         text = arrays.pop(MANIFEST, None)
         return arrays, {} if text is None else json.loads(text.tobytes())
+    if path.suffix in (".pt", ".pth"):
+        return torch.state_dict(str(path)), {}
     library = needed("safetensors", "a .safetensors file", "safetensors")
     with library.safe_open(path, "np") as file:
         metadata = file.metadata() or {}

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -31,6 +32,8 @@ _FILES: Mapping[str, Callable[[str, float], Candidate]] = {
     ".tflite": Graph,
     ".npz": lambda path, seconds: Weights(path),
     ".safetensors": lambda path, seconds: Weights(path),
+    ".pt": lambda path, seconds: Weights(path),
+    ".pth": lambda path, seconds: Weights(path),
 }
 """By the suffix of a file: the candidate of its path and of the seconds for one question."""
 
@@ -87,7 +90,21 @@ def _named(spec: str, seconds: float) -> Candidate:
     suffix = Path(spec).suffix.lower()
     if suffix in _FILES:
         return _FILES[suffix](spec, seconds)
+    if ":" not in spec or suffix.startswith(".ipynb:"):
+        _refuse_otherwise_written(spec, suffix)
     return as_candidate(_load(spec))
+
+
+def _refuse_otherwise_written(spec: str, suffix: str) -> None:
+    """CandidateError for what is a candidate if it is written in another way: a notebook, a program."""
+    if suffix.startswith(".ipynb"):
+        raise CandidateError(
+            f"--candidate: {spec} is a notebook: make a file of it, `jupyter nbconvert --to script ...`, "
+            "and give FILE.py:NAME"
+        )
+    if suffix != ".py" and os.path.isfile(spec) and os.access(spec, os.X_OK):
+        path = shlex.quote(spec if os.path.dirname(spec) else f"./{spec}")
+        raise CandidateError(f"--candidate: {spec} is a program: expected 'cmd:{path} {{inputs}} {{outputs}}'")
 
 
 def _load(spec: str) -> Any:
