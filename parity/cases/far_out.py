@@ -94,7 +94,8 @@ class _FarOut:
 
     def cells(self) -> Iterator[Case]:
         """Of each row one cell state grows as long as it can, and is then read by steps as they usually are."""
-        rows = [row for cell in _fed(self.case.layer) if isinstance(cell, LSTMCell) for row in self._growing(cell)]
+        cells = [cell for cell in _fed(self.case.layer) if isinstance(cell, LSTMCell) and _bounded(cell)]
+        rows = [row for cell in cells for row in self._growing(cell)]
         if not rows:
             return
         shown = all(part.return_sequences for part in self.case.layer.every(Recurrent))
@@ -143,6 +144,11 @@ def _fed(layer: Layer) -> list[Cell]:
     if first is layer and layer.kind in ("model", "sequential"):
         first = parts[0]
     return [part.cell for part in first.every(Recurrent)][: 2 if first.kind == "bidirectional" else 1]
+
+
+def _bounded(cell: LSTMCell) -> bool:
+    """Whether its state grows by at most 1 a step; without bounds it feeds itself."""
+    return all(np.isfinite([f.low, f.high]).all() for f in (cell.activation, cell.recurrent_activation))
 
 
 def _carried(layer: Layer) -> list[int]:

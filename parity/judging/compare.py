@@ -10,6 +10,7 @@ from parity.judging.tally import Tally
 from parity.rounding.balls import Ball
 from rnn_scratch.activations import Activation
 from rnn_scratch.base import Layer
+from rnn_scratch.layers import Recurrent
 
 Array = NDArray[Any]
 
@@ -55,7 +56,10 @@ def _classes(query: Query, got: Array, mid: Array, rad: Array, may_overflow: Arr
 
 
 def _swallows_nan(layer: Layer) -> bool:
-    """Whether some activation in it returns a number for NaN in implementations in use."""
+    """Whether some activation in it returns a number for NaN in implementations in use: ONNX Runtime's gates do, of
+    LSTM and GRU, whatever their activations (its SimpleRNN with tanh does not)."""
+    if any(len(part.cell.gates) > 1 for part in layer.every(Recurrent)):
+        return True
     owners = [getattr(part, "cell", part) for _, part in layer.walk()]
     own = [value for owner in owners for value in vars(owner).values()]
     return any(value.swallows_nan for value in own if isinstance(value, Activation))
