@@ -62,6 +62,7 @@ def files(tmp_path_factory):
     }
     for name, stack in models.items():
         keras.Sequential([keras.Input((7, 5)), *stack]).save(folder / f"{name}.keras")
+    keras.Sequential([keras.Input((None, 5)), layers.SimpleRNN(6)]).save(folder / "long.keras")
     model = keras.saving.load_model(folder / "sequence.keras")
     poisoned = keras.saving.load_model(folder / "sequence.keras")
     poisoned.set_weights([weight * np.nan for weight in poisoned.get_weights()])
@@ -166,6 +167,7 @@ ERRORS = {
     "a model with Lambda code": (("lambda.keras",), "Keras cannot load it"),
     "NaN in the weights": (("poisoned.keras",), "kernel: expected finite weights"),
     "features": ((SEQUENCE, "--inputs", "narrow.npy"), "expected shape (batch, timesteps, 5); received (3, 7, 4)"),
+    "more than memory holds": (("long.keras", "--input-shape", "10000000000000,5"), "GiB; this machine has"),
     "no timesteps": ((SEQUENCE, "--inputs", "no_steps.npy"), "at least 1 timestep"),
     "inputs that are objects": ((SEQUENCE, "--inputs", "objects.npy"), "objects.npy: expected an .npy file of numbers"),
     "inputs that are words": ((SEQUENCE, "--inputs", "words.npy"), "x: expected real numbers"),

@@ -1,5 +1,8 @@
 """What the user gives, made into a question: checked, cast to the layer, drawn where it is not given."""
 
+import math
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -108,7 +111,19 @@ def _draw(layer: Layer, shape: Sequence[int] | None, static: Fixed, seed: int) -
         if more == 2:
             batch, *shape = shape
         timesteps, *features = shape
+    _expect_holdable((batch, timesteps, *features))
     return draw_inputs(layer, generator(seed, "inputs"), (batch, timesteps, *features))
+
+
+def _expect_holdable(shape: tuple[int, ...]) -> None:
+    """InputError for inputs that this machine cannot hold, before any memory is taken for them."""
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else sys.maxsize
+    needed = math.prod(shape) * np.dtype(np.float64).itemsize  # as they are drawn
+    if needed > there:
+        raise InputError(
+            f"input_shape: inputs of {shape} would take {needed / 2**30:,.0f} GiB; this machine has "
+            f"{there / 2**30:,.0f}: expected fewer timesteps"
+        )
 
 
 def _input_features(layer: Layer) -> Sequence[int]:
