@@ -11,6 +11,7 @@ from parity.candidates.answer import Candidate
 from parity.candidates.functions import scratch
 from parity.candidates.sized import sized
 from parity.cases.case import Case
+from parity.cases.domain import in_domain
 from parity.checking.asked import Asked
 from parity.checking.asking import ask
 from parity.checking.conclusions import report_on
@@ -45,6 +46,7 @@ def check(
     only_mistake: str | None = None,
     timeout: float | None = None,
     fixed: str | Sequence[str] = (),
+    domain: str | Sequence[float] | None = None,
 ) -> Report:
     """Is the candidate the same function as the Keras layer, within what rounding explains?
 
@@ -64,7 +66,8 @@ def check(
         that is looked for. timeout: seconds that a program or graph may take for one question.
     fixed: "timesteps", "batch" or both: the port takes only those of x, else of input_shape, which may be (batch,
         timesteps, input_dim). What the model's own Input declares, and a stateful layer's batch, are fixed anyhow: so
-        many rows are asked at a time, and no other length.
+        many rows are asked at a time, and no other length. domain: (low, high), within which all inputs are kept that
+        are drawn.
 
     A candidate that can be called is asked for more than x: short and long sequences, other batch sizes, masks and
     states where it takes them, probes that leave rounding nothing to do, and the first question once again. Keras's own
@@ -73,7 +76,14 @@ def check(
     Raises InputError, UnsupportedError, ModelError or CandidateError where the question itself is wrong.
     """
     settings = Settings.of(
-        seed=seed, atol=atol, rtol=rtol, strict=strict, only_mistake=only_mistake, timeout=timeout, fixed=fixed
+        seed=seed,
+        atol=atol,
+        rtol=rtol,
+        strict=strict,
+        only_mistake=only_mistake,
+        timeout=timeout,
+        fixed=fixed,
+        domain=domain,
     )
     inputs = Inputs(x, input_shape, mask, initial_state)
     if is_golden(keras_layer):
@@ -91,6 +101,8 @@ def check(
     if not asked.callable and x is None:
         raise InputError("x: expected the inputs that the outputs were computed from; received none")
     target = making.of_layer(keras_layer, inputs, settings.seed, asked.fixed, settings.fixed)
+    if x is None:
+        target = replace(target, case=in_domain(target.case, settings.domain) or target.case)
     for name in target.case.needs - asked.takes:
         raise CandidateError(f"candidate: this case has {name}; expected a function with a parameter of that name")
     return _judged(Asked(sized(asked, target.sizes), settings), [target])

@@ -30,7 +30,7 @@ class Option:
     def checked(self, value: Any, where: str) -> Any:
         """The value, or InputError for one of another kind or out of its range."""
         if self.kind is tuple:
-            return self._names(value, where)
+            return self._names(value, where) if self.among else self._range(value, where)
         expected = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}[self.kind]
         fits = isinstance(value, (int, float) if self.kind is float else self.kind)
         if not fits or (isinstance(value, bool) and self.kind is not bool):
@@ -46,9 +46,20 @@ class Option:
             raise InputError(f"{where}{self.name}: expected of {', '.join(self.among)}; received {value!r}")
         return tuple(name for name in self.among if name in given)
 
+    def _range(self, value: Any, where: str) -> tuple[float, ...]:
+        """Two numbers, the lower one first."""
+        try:
+            low, high = map(float, value.split(",") if isinstance(value, str) else value)
+        except (TypeError, ValueError):
+            low = high = math.nan
+        if not -math.inf < low < high < math.inf:
+            expected = "two finite numbers, LOW,HIGH, the lower one first"
+            raise InputError(f"{where}{self.name}: expected {expected}; received {value!r}")
+        return low, high
+
     def written(self, value: Any) -> str:
         """The value as it stands on a command line."""
-        return ",".join(value) if self.kind is tuple else str(value)
+        return ",".join(map(str, value)) if self.kind is tuple else str(value)
 
     def check_range(self, value: float, where: str = "") -> None:
         """InputError for a number that is out of its range, NaN among them: a NaN tolerance passes everything."""
@@ -72,6 +83,13 @@ OPTIONS = (
         "The port takes only the timesteps, the batch or both (timesteps,batch) of --inputs, else of --input-shape.",
         metavar="SIZES",
         among=("timesteps", "batch"),
+    ),
+    Option(
+        "domain",
+        tuple,
+        None,
+        "All inputs that are drawn are kept within that range, for a port that clips its inputs on purpose.",
+        metavar="LOW,HIGH",
     ),
 )
 NAMED = {option.name: option for option in OPTIONS}

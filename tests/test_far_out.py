@@ -185,3 +185,25 @@ def test_golden_files_hold_the_far_out_questions(tmp_path):
     assert any(map(is_far_out, recorded.cases))
     assert parity.check(port(made), path).verdict == "PASS"
     assert parity.check(port(made, clip_c=at(10)), path).verdict == "FAIL"
+
+
+def test_a_port_that_clips_on_purpose_says_its_domain():
+    made, asked = layer(), []
+    clipped = port(made, clip_x=at(2))
+
+    def candidate(x):
+        asked.append(x)
+        return clipped(x)
+
+    report = parity.check(candidate, made, input_shape=(6, D), domain=(-2, 2))
+    assert report.verdict == "PASS"
+    assert max(np.abs(x).max() for x in asked) <= 2
+    assert any("inputs beyond 1.9" in line or "inputs beyond 2" in line for line in report.not_asked)
+    assert parity.check(clipped, made, input_shape=(6, D), domain="-3,3").verdict == "FAIL"
+
+
+@pytest.mark.parametrize("domain", [(1, 0), (0,), "a,b", (0, np.inf), 3])
+def test_a_domain_is_two_numbers(domain):
+    made = layer()
+    with pytest.raises(parity.InputError, match="domain: expected two finite numbers"):
+        parity.check(port(made), made, input_shape=(6, D), domain=domain)

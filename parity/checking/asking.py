@@ -12,6 +12,7 @@ from parity.candidates.outputs import Outputs
 from parity.candidates.sized import fixed_by, within
 from parity.cases.beside import companions, two_calls
 from parity.cases.case import Case
+from parity.cases.domain import in_domain
 from parity.cases.far_out import far_out, is_far_out
 from parity.cases.probes import probes
 from parity.checking.asked import Asked, Both, Result
@@ -96,13 +97,14 @@ class _Asking:
     def _beside(self) -> Iterator[Case]:
         """What is asked beside the first case."""
         if self.target.further is None:
-            return self._following(self.target.case)
+            drawn = (in_domain(case, self.asked.settings.domain) for case in self._following(self.target.case))
+            return (case for case in drawn if case is not None)
         return iter([case for case in self.target.further if self._is_for_it(case)])
 
     def _is_for_it(self, case: Case) -> bool:
         """Whether a recorded question can be put to the candidate."""
-        if self.asked.skips(case, self.target.case):
-            return False
+        if in_domain(case, self.asked.settings.domain) is not case or self.asked.skips(case, self.target.case):
+            return False  # what was recorded cannot be kept within a range
         known = self.candidate.by_case if isinstance(self.candidate, Outputs) else {}
         return self.candidate.callable or case.id in known
 

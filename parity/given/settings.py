@@ -27,6 +27,7 @@ class Settings:
     only_mistake: str | None = None
     timeout: float | None = None
     fixed: tuple[str, ...] = ()
+    domain: tuple[float, ...] | None = None
 
     @classmethod
     def of(
@@ -39,6 +40,7 @@ class Settings:
         only_mistake: str | None = None,
         timeout: float | None = None,
         fixed: str | Sequence[str] = (),
+        domain: str | Sequence[float] | None = None,
     ) -> "Settings":
         """Those of the options as a user gives them. InputError for one that makes no sense."""
         for name, value in (("atol", atol), ("rtol", rtol)):
@@ -46,7 +48,8 @@ class Settings:
         check_seed(seed)
         check_mistake(only_mistake)
         sizes = NAMED["fixed"].checked(fixed, "")
-        return cls(seed, Tolerance(float(atol), float(rtol)), strict, only_mistake, timeout, sizes)
+        within = None if domain is None else NAMED["domain"].checked(domain, "")
+        return cls(seed, Tolerance(float(atol), float(rtol)), strict, only_mistake, timeout, sizes, within)
 
 
 def check_seed(seed: Any) -> None:
