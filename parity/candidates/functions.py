@@ -1,4 +1,4 @@
-"""Python functions as candidates: of whole sequences, or of one time step."""
+"""Python functions as candidates, of whole sequences; how any function is called."""
 
 import copy
 import functools
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.candidates.answer import Answer, Shown, as_output, as_outputs, shown
+from parity.candidates.answer import Answer, Shown, as_outputs, shown
 from parity.cases.case import ANY, Case
 from parity.errors import CandidateError
 from parity.terminal import briefly
@@ -227,61 +227,7 @@ def scratch(x: Array, layer: Any, mask: Any = None, initial_state: Any = None) -
     return layer(x, mask=mask, initial_state=initial_state)
 
 
-# --- of one time step ---
-
-
-class StepFunction:
-    """A function `step(x_t, state[, layer])`: x_t (batch, input_dim), state (batch, units), a tuple of them where the
-    cell has several -> h_t and the new state, or the new state alone. The loop, with its mask, direction and first
-    state, is ours."""
-
-    fixed = ANY
-    callable = True
-
-    def __init__(self, function: Callable[..., Any], names: Parameters) -> None:
-        self.input = "x" if "x" in names else "x_t"
-        self.call = Call(function, names, (self.input, "state"))
-        self.takes = frozenset({"mask", "initial_state"}) | (self.call.takes & frozenset({"layer"}))
-
-    def ask(self, case: Case) -> Answer:
-        if not isinstance(case.layer, Recurrent):
-            raise CandidateError(f"candidate: a step function fits one recurrent layer; received {case.layer.kind}")
-        x, _ = case.processed()
-        given = {"layer": copy.deepcopy(case.layer)} if "layer" in self.takes else {}
-
-        def step(t: int, states: States) -> tuple[Array, States]:
-            state = states if len(states) > 1 else states[0]
-            inputs = {self.input: x[:, t].copy(), "state": copy.deepcopy(state)}
-            return _stepped(self.call(inputs, given), states)
-
-        return Answer(None, sequence=walk(case, step, case.timesteps))
-
-    def converse(self, case: Case) -> list[Answer]:
-        raise CandidateError("candidate: a step function keeps no state of its own between calls")
-
-
-def _stepped(result: Any, before: States) -> tuple[Array, States]:
-    """h_t and the new states of what a step returned; CandidateError where they are not like those before."""
-    h, new = _parts(result, len(before))
-    if len(new) != len(before):
-        raise CandidateError(f"candidate: state: expected {len(before)} arrays; received {len(new)}")
-    expected = before[0].shape
-    names = ("h_t", *["state"] * len(new))
-    for name, array in zip(names, (h, *new), strict=True):
-        if array.shape != expected:
-            raise CandidateError(f"candidate: {name}: expected shape {expected} (batch, units); received {array.shape}")
-    return h, new
-
-
-def _parts(result: Any, states: int) -> tuple[Array, States]:
-    """Of (h_t, state), or of the state alone, whose first array is h_t."""
-    parts = tuple(result) if isinstance(result, tuple | list) else (result,)
-    h, new = parts[0], parts
-    # where there are two states, two arrays may be those
-    if len(parts) == 2 and (states == 1 or isinstance(parts[1], tuple | list)):
-        new = tuple(parts[1]) if isinstance(parts[1], tuple | list) else parts[1:]
-    arrays = as_outputs(new)
-    return as_output(h), arrays
+# --- of one layer's steps ---
 
 
 def walk(case: Case, step: Step, steps: int) -> Array:

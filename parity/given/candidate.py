@@ -16,12 +16,13 @@ from typing import Any
 from parity.adapters import torch
 from parity.adapters.keras.oracle import Installed
 from parity.candidates.answer import Candidate
-from parity.candidates.functions import Function, StepFunction, parameters, scratch
+from parity.candidates.functions import Function, parameters, scratch
 from parity.candidates.graphs import Graph
 from parity.candidates.objects import Object, is_factory, made_by, reset_of, resetting
 from parity.candidates.outputs import Outputs
 from parity.candidates.processes import SECONDS
 from parity.candidates.programs import Program
+from parity.candidates.steps import StepFunction, state_parameters
 from parity.candidates.weights import Weights
 from parity.errors import CandidateError
 from parity.golden.file import Golden
@@ -60,7 +61,8 @@ def as_candidate(value: Any, seconds: float | None = None) -> Candidate:
 
 def _function(value: Callable[..., Any]) -> Candidate:
     names = parameters(value)
-    return StepFunction(value, names) if "state" in names else Function(value, names)
+    states = state_parameters(names)
+    return StepFunction(value, names, states) if states else Function(value, names)
 
 
 def _with_a_state(value: Any, candidate: Candidate) -> Candidate:
