@@ -113,14 +113,19 @@ def arranged(names: Sequence[str], layers: Sequence[Indices]) -> Mapping[str, An
         return {names[0]: _alone([_alone(layer) for layer in layers])}
     second = [name for name in names if name.startswith("c")]
     first = [name for name in names if name not in second]
-    groups = ((first, [layer[0] for layer in layers]), (second, [layer[1] for layer in layers if len(layer) > 1]))
-    if any(len(called) not in (1, len(states)) if states else called for called, states in groups):
+    found = _given(first, [layer[0] for layer in layers])
+    found |= _given(second, [layer[1] for layer in layers if len(layer) > 1])
+    if set(found) != set(names) or sorted(flat(tuple(found.values()))) != list(range(sum(map(len, layers)))):
         told = ", ".join(names)
         raise CandidateError(f"candidate: expected parameters for {sum(map(len, layers))} states; received {told}")
-    found: dict[str, Any] = {}
-    for called, states in groups:
-        found |= {called[0]: _alone(states)} if len(called) == 1 else dict(zip(called, states, strict=True))
     return {name: found[name] for name in names}
+
+
+def _given(names: Sequence[str], states: Sequence[int]) -> dict[str, Any]:
+    """One parameter gets them all, as many as there are states one each."""
+    if len(names) == 1 and states:
+        return {names[0]: _alone(states)}
+    return dict(zip(names, states, strict=False))
 
 
 def _alone(values: Sequence[Any]) -> Any:
