@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.candidates.answer import Answer, Shown, as_outputs, shown
+from parity.candidates.answer import Answer, Shown, as_output, as_outputs, shown
 from parity.cases.case import ANY, Case
 from parity.errors import CandidateError
 from parity.terminal import briefly
