@@ -348,6 +348,7 @@ def masked_graph(how):
     inputs, outputs = {
         "masking": lambda: (sequence, last(L.Masking()(sequence))),
         "embedding": lambda: (ids, last(L.Dropout(0.1)(L.Embedding(9, 3, mask_zero=True)(ids)))),
+        "below": lambda: (sequence, last(L.TimeDistributed(L.Dense(6))(L.Masking()(sequence)))),
         "passed_on": lambda: (sequence, L.TimeDistributed(L.Dense(2))(every(L.Masking()(sequence)))),
         "its_own": lambda: (sequence, last(sequence, mask=own)),
         "its_own_beside": lambda: (sequence, last(L.Masking()(sequence), mask=own)),
@@ -359,7 +360,12 @@ def masked_graph(how):
 @pytest.mark.parametrize("loaded", [False, True])
 @pytest.mark.parametrize(
     ("how", "kinds"),
-    [("masking", "masking lstm"), ("embedding", "embedding dropout lstm"), ("passed_on", "masking gru")],
+    [
+        ("masking", "masking lstm"),
+        ("embedding", "embedding dropout lstm"),
+        ("passed_on", "masking gru"),
+        ("below", "masking time_distributed"),
+    ],
 )
 def test_operations_that_make_masks_are_no_layers(how, kinds, loaded, tmp_path):
     source = masked_graph(how)

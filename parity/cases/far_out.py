@@ -137,7 +137,7 @@ class _FarOut:
 def _fed(layer: Layer) -> list[Cell]:
     """The cells that see the inputs themselves, or what an embedding makes of them."""
     before = list(leading(layer))
-    if any(part.own_weights and not isinstance(part, Embedding) for part in before):
+    if any(part.weights and not isinstance(part, Embedding) for part in before):
         return []
     parts = list(layer.parts.values())
     first = parts[len(before)] if before and len(before) < len(parts) else layer
