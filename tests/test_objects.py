@@ -129,3 +129,28 @@ def test_a_function_of_one_sequence_that_is_wrong_fails():
     assert report.verdict == "FAIL"
     assert "row by row" in str(report)
     assert parity.check(lambda x: OWN(x)[::-1], layer(), X).verdict == "FAIL"
+
+
+def tflite(tmp_path, stateful):
+    import tensorflow as tf
+
+    inputs = keras.Input((5, 3), batch_size=3)
+    own = L.GRU(4, return_sequences=True, stateful=stateful)
+    model = keras.Model(inputs, own(inputs))
+    model.set_weights(layer().get_weights())
+    path = tmp_path / "m.tflite"
+    path.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+    return str(path), model
+
+
+def test_a_tflite_file_keeps_its_state_as_the_stateful_layer_does_or_fails(tmp_path):
+    pytest.importorskip("tensorflow")
+    path, model = tflite(tmp_path, True)
+    report = parity.check(path, model, X)
+    assert report.verdict == "PASS", str(report)
+    path, plain = tflite(tmp_path, False)
+    assert parity.check(path, model, X).verdict == "FAIL"
+    path, _ = tflite(tmp_path, True)
+    report = parity.check(path, plain, X)
+    assert report.verdict == "PASS", str(report)
+    assert "reset its variables, or make a new Interpreter, before each sequence" in str(report)

@@ -28,6 +28,9 @@ class Graph:
         self.inputs = [_slot(found) for found in self.session.get_inputs()]
         self.outputs = [_slot(found) for found in self.session.get_outputs()]
 
+    def renew(self) -> None:
+        """A session keeps nothing between runs."""
+
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         fed = {slot.name: array for slot, array in zip(self.inputs, arrays, strict=True)}
         return [np.asarray(array) for array in self.session.run(None, fed)]

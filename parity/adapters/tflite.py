@@ -19,10 +19,16 @@ class Graph:
     """A .tflite file, loaded: its first signature where it has one, by the names in that."""
 
     def __init__(self, path: str) -> None:
-        self.interpreter = _interpreter()(model_path=path)
-        self._inputs, self._outputs = _details(self.interpreter)
+        self.path = path
+        self.renew()
         self.inputs = [_slot(detail) for detail in self._inputs]
         self.outputs = [_slot(detail) for detail in self._outputs]
+
+    def renew(self) -> None:
+        """A new interpreter: fused layers and the variables of stateful ones keep their states between invocations,
+        and reset_all_variables does not reset the latter."""
+        self.interpreter = _interpreter()(model_path=self.path)
+        self._inputs, self._outputs = _details(self.interpreter)
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         fed = list(zip(self._inputs, arrays, strict=True))

@@ -1,8 +1,8 @@
 """A graph in a process of its own: `python -m parity.candidates.graph_server onnx model.onnx`.
 
 It says on its standard output what its inputs and outputs are, one line of JSON; then for each line that it reads, a
-folder with `in0.npy`, `in1.npy`, ..., it writes `out0.npy`, ... beside them and answers with one line. Whatever the
-library prints goes to standard error.
+folder with `in0.npy`, `in1.npy`, ... and whether the graph is to start anew, it writes `out0.npy`, ... beside them and
+answers with one line. Whatever the library prints goes to standard error.
 """
 
 import importlib
@@ -33,6 +33,8 @@ class _Graph(Protocol):
     inputs: Sequence[Slot]
     outputs: Sequence[Slot]
 
+    def renew(self) -> None: ...
+
     def run(self, arrays: Sequence[Array]) -> Sequence[Array]: ...
 
 
@@ -55,7 +57,10 @@ def main(suffix: str, path: str) -> None:
         return
     for line in sys.stdin:
         try:
-            _answer(graph, Path(json.loads(line)))
+            folder, renew = json.loads(line)
+            if renew:
+                graph.renew()
+            _answer(graph, Path(folder))
         except Exception as error:
             say(error=briefly(error))
         else:

@@ -27,6 +27,7 @@ class Graph:
     """An .onnx or .tflite file."""
 
     callable = True
+    how = "reset its variables, or make a new Interpreter,"
 
     def __init__(self, path: str, seconds: float = SECONDS) -> None:
         if not os.path.isfile(path):
@@ -48,7 +49,10 @@ class Graph:
         return (None, None) if shape is None or len(shape) < 2 else (shape[0], shape[1])
 
     def converse(self, case: Case) -> list[Answer]:
-        raise CandidateError("candidate: a graph keeps no state between calls")
+        if "initial_state" in self.takes:
+            raise CandidateError("candidate: a graph that is given its state keeps none between calls")
+        calls = [case.call(n) for n in range(case.calls)]
+        return [self._ask(call, renew=n == 0) for n, call in enumerate(calls)]
 
     # --- asking ---
 
@@ -56,19 +60,23 @@ class Graph:
         """The whole batch, or so many rows at a time as the graph was built for."""
         return in_groups(self._ask, case, self.fixed[0] or case.batch)
 
-    def _ask(self, case: Case) -> Answer:
+    def ask_on(self, case: Case) -> Answer:
+        """Its answer where it goes on from the last question."""
+        return in_groups(lambda part: self._ask(part, renew=False), case, self.fixed[0] or case.batch)
+
+    def _ask(self, case: Case, renew: bool = True) -> Answer:
         fed = matching.feeds(case, self.inputs, self.roles)
-        return matching.answer(case, self._run(list(fed.values())))
+        return matching.answer(case, self._run(list(fed.values()), renew))
 
     # --- its process ---
 
-    def _run(self, arrays: Sequence[Array]) -> dict[str, Array]:
+    def _run(self, arrays: Sequence[Array], renew: bool) -> dict[str, Array]:
         if self.process is None:
             self._started()
         assert self.process is not None
         for n, array in enumerate(arrays):
             np.save(self.folder / f"in{n}.npy", array)
-        self.process.tell(json.dumps(str(self.folder)).encode() + b"\n")
+        self.process.tell(json.dumps([str(self.folder), renew]).encode() + b"\n")
         self._reply()
         found = [np.load(self.folder / f"out{n}.npy") for n in range(len(self.outputs))]
         return {slot.name: as_output(array) for slot, array in zip(self.outputs, found, strict=True)}

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from parity.candidates.answer import Answer, Candidate
+from parity.candidates.graphs import Graph
 from parity.candidates.objects import Object, by_row, keeps_unasked
 from parity.candidates.outputs import Outputs
 from parity.candidates.sized import fixed_by, within
@@ -206,7 +207,7 @@ class _Asking:
     def _keeps(self, case: Case, first: Finding) -> Iterator[str]:
         """What is told of an object that was made anew for each question, where that was needed."""
         own = within(self.candidate)
-        if case.layer.stateful or not isinstance(own, Object) or own.renew is None:
+        if case.layer.stateful or not isinstance(own, Object | Graph) or keeps_unasked(own):
             return
         with contextlib.suppress(CandidateError):
             answers = own.ask(case), own.ask_on(case)
