@@ -111,14 +111,20 @@ def arranged(names: Sequence[str], layers: Sequence[Indices]) -> Mapping[str, An
     several those called c or cell get the second state of each layer, the others the first."""
     if len(names) == 1:
         return {names[0]: _alone([_alone(layer) for layer in layers])}
+    found = _first_and_second(names, layers)
+    states = sum(map(len, layers))
+    each_once = sorted(flat(tuple(found.values()))) == list(range(states))
+    if set(found) != set(names) or not each_once:
+        raise CandidateError(f"candidate: expected parameters for {states} states; received {', '.join(names)}")
+    return {name: found[name] for name in names}
+
+
+def _first_and_second(names: Sequence[str], layers: Sequence[Indices]) -> dict[str, Any]:
+    """The first state of each layer, and the second where there is one, by the parameters for them."""
     second = [name for name in names if name.startswith("c")]
     first = [name for name in names if name not in second]
-    found = _given(first, [layer[0] for layer in layers])
-    found |= _given(second, [layer[1] for layer in layers if len(layer) > 1])
-    if set(found) != set(names) or sorted(flat(tuple(found.values()))) != list(range(sum(map(len, layers)))):
-        told = ", ".join(names)
-        raise CandidateError(f"candidate: expected parameters for {sum(map(len, layers))} states; received {told}")
-    return {name: found[name] for name in names}
+    seconds = [layer[1] for layer in layers if len(layer) > 1]
+    return _given(first, [layer[0] for layer in layers]) | _given(second, seconds)
 
 
 def _given(names: Sequence[str], states: Sequence[int]) -> dict[str, Any]:

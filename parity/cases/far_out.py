@@ -96,8 +96,11 @@ class _FarOut:
         """Of each row one cell state grows as long as it can, and is then read by steps as they usually are."""
         cells = [cell for cell in _fed(self.case.layer) if isinstance(cell, LSTMCell) and _bounded(cell)]
         rows = [row for cell in cells for row in self._growing(cell)]
-        if not rows:
-            return
+        if rows:
+            yield self._on(self._both_ways(self._grown(rows)), ", large cell states")
+
+    def _grown(self, rows: list[Array]) -> Array:
+        """Each of those inputs of one step again and again, then steps as they usually are."""
         shown = all(part.return_sequences for part in self.case.layer.every(Recurrent))
         grows, read = (32, 8) if shown else (13, 3)  # a last output is judged by samples, which take long
         rows = rows if shown else rows[::2]
@@ -106,9 +109,13 @@ class _FarOut:
         grows = min(grows, steps - min(read, steps // 4))
         start = 0 if shown else max(0, steps - grows - read)
         x[:, start : start + grows] = np.stack(rows)[:, None]
-        if any(part.go_backwards for part in self.case.layer.every(Recurrent)):
-            x = np.ascontiguousarray(x[:, ::-1]) if self.case.backwards else np.concatenate([x, x[:, ::-1]])
-        yield self._on(x, ", large cell states")
+        return x
+
+    def _both_ways(self, x: Array) -> Array:
+        """In the order of processing of every layer."""
+        if not any(part.go_backwards for part in self.case.layer.every(Recurrent)):
+            return x
+        return np.ascontiguousarray(x[:, ::-1]) if self.case.backwards else np.concatenate([x, x[:, ::-1]])
 
     def _growing(self, cell: LSTMCell) -> list[Array]:
         """Inputs of one step that let a cell state grow, upwards and downwards; of token ids the best there are."""

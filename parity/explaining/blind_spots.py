@@ -69,7 +69,7 @@ class _Search:
     def look_for(self, mistake: Mistake) -> None:
         """Whether the mistake would have shown, if it applies at all."""
         first, then = (self.questions, ()) if mistake.mixes_rows else (self.slices, self.whole)
-        labels = dict.fromkeys(label for question in first for label in question.wrong[mistake.id])
+        labels = _labels(first, mistake)
         # what is the same function cannot show; it is told only where the whole mistake is
         others = [label for label in labels if not self._is_same(mistake, label)]
         hidden = [label for label in others if not _show([*first, *then], mistake, label)]
@@ -78,7 +78,7 @@ class _Search:
         elif others:
             self.visible.append(mistake.id)
         elif labels:
-            why = mistake.hides(self._case_of(mistake, next(iter(labels)))) or "every array of it stays as it is"
+            why = mistake.hides(self._case_of(mistake, labels[0])) or "every array of it stays as it is"
             self.blind.append(Blind(mistake.id, mistake.what, why, same=True))
 
     def _is_same(self, mistake: Mistake, label: str) -> bool:
@@ -94,6 +94,11 @@ class _Search:
     def _blind(self, mistake: Mistake, label: str) -> Blind:
         why = mistake.hides(self._case_of(mistake, label)) or "it moves nothing by more than rounding may"
         return Blind(mistake.id, mistake.what, why, detail=label)
+
+
+def _labels(questions: Sequence[Answered], mistake: Mistake) -> list[str]:
+    """Of the variants of a mistake, over all of those questions."""
+    return list(dict.fromkeys(label for question in questions for label in question.wrong[mistake.id]))
 
 
 def _show(questions: Iterable[Answered], mistake: Mistake, label: str) -> bool:
