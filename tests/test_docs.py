@@ -139,7 +139,7 @@ def test_the_gates_example(tmp_path):
     reports = [gate.judge(check) for check in gate.read(str(tmp_path / "parity.toml"))]
     assert [report.verdict for report in reports] == ["PASS", "PASS"]
     assert len(reports[1].known) == text.count("[[check.allow]]")
-    assert all(line.startswith("allowed not to be visible: ") for line in reports[1].known)
+    assert all(line.startswith("allowed not to be visible: ") for line in reports[1].known), reports[1].known
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -11,6 +11,8 @@ from parity.cases.case import Case
 from parity.cases.far_out import far_out, is_far_out
 from parity.cases.reach import reach
 
+pytestmark = pytest.mark.far_out
+
 D = 4
 
 

@@ -12,6 +12,8 @@ from zoo import ORDERS, TANH, inputs, judge, loop, make_layer, ordered, rounded_
 import parity
 from rnn_scratch import SimpleRNN
 
+pytestmark = pytest.mark.far_out
+
 UNITS, INPUT_DIM, TIMESTEPS = 5, 3, 8
 
 

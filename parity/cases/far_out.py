@@ -16,8 +16,11 @@ from rnn_scratch.layers import Recurrent
 
 _NAME = "far out"
 
-_PRE_ACTIVATIONS = (0.0, 4.0, 12.0, 30.0, 60.0, 100.0)
-"""The largest of each row, the first of which is of zeros."""
+_PRE_ACTIVATIONS = (0.0, 4.0, 9.0, 15.0, 22.0, 30.0, *[38.0] * 6)
+"""The largest of each row, the first of which is of zeros; of several rows, so that every gate is driven both ways."""
+
+_HIGHEST = 42.0
+"""A pre-activation beyond which exp(2 z) leaves float32: right code that makes tanh of it puts out NaN there."""
 
 _FARTHEST = 1e3
 """Inputs, in multiples of the user's own, beyond which nobody's go: no weights are so small that they need more."""
@@ -96,8 +99,17 @@ class _FarOut:
         """Of each row one cell state grows as long as it can, and is then read by steps as they usually are."""
         cells = [cell for cell in _fed(self.case.layer) if isinstance(cell, LSTMCell) and _bounded(cell)]
         rows = [row for cell in cells for row in self._growing(cell)]
+        rows = rows if self.case.tokens else [row for row in rows if self._is_bearable(row)]
         if rows:
             yield self._on(self._both_ways(self._grown(rows)), ", large cell states")
+
+    def _is_bearable(self, x: Array) -> bool:
+        """Whether no gate of the cells that see the inputs is driven farther than right code may bear."""
+        wide = np.abs(x.astype(np.float64))
+        return all(
+            float((_most(cell) + np.abs(cell.Wx).astype(np.float64) @ wide).max()) <= _HIGHEST
+            for cell in _fed(self.case.layer)
+        )
 
     def _grown(self, rows: list[Array]) -> Array:
         """Each of those inputs of one step again and again, then steps as they usually are."""
@@ -171,6 +183,12 @@ def _blocks(cell: LSTMCell, units: Array) -> tuple[Array, Array]:
     rows = np.stack([units + n * cell.units for n in range(3)], axis=1)
     rest = np.abs(cell.b).astype(np.float64) + np.abs(cell.Wh).astype(np.float64).sum(axis=1)
     return cell.Wx.astype(np.float64)[rows], rest[rows]
+
+
+def _most(cell: Cell) -> Array:
+    """Of each pre-activation the most that biases and states within [-1, 1] make of it."""
+    biases = np.atleast_2d(np.abs(cell.b).astype(np.float64)).sum(axis=0)
+    return np.asarray(biases + np.abs(cell.Wh).astype(np.float64).sum(axis=1))
 
 
 def _some(number: int, most: int) -> Array:

@@ -145,6 +145,8 @@ def _off_by_one_step(case: Case) -> Variants:
 def _first_processed(layer: Recurrent, x: Values, mask: Mask | None, states: States) -> tuple[Values, States]:
     """The output after the first step processed, not after the last."""
     y, after = layer.with_sequences().forward(x, mask, states)
+    if layer.return_sequences:  # asked for all steps after all, as a step function shows them
+        return y[:, np.zeros(x.shape[1], np.intp)], after
     return y[:, 0], after
 
 
