@@ -128,6 +128,6 @@ DEFECTS: dict[str, Callable[[Case], list[Array]]] = {
     "one weight 1 % off": lambda c: _weights(c, Wx=_at_one(lambda w: w * 1.01)),
     "one bias off by 0.001": lambda c: _weights(c, b=_at_one(lambda w: w + 1e-3)),
     "one column of Wx zero": lambda c: _weights(c, Wx=lambda W: W * (np.arange(W.shape[1]) != 1)),
-    "inputs clipped at 1": lambda c: _inputs(c, lambda x: np.clip(x, -1, 1)),
+    "inputs without their sign": lambda c: _inputs(c, np.abs),
     "inputs times 1.0005": lambda c: _inputs(c, lambda x: (x * 1.0005).astype(x.dtype)),
 }
